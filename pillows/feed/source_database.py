@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
 
 import msgspec
@@ -156,19 +156,42 @@ class SourceDatabase:
         except RejectedError:
             return PURGED_INFOS_LIMIT
 
-    @contextmanager
     def changes(
         self, query: str, *, silent_seconds: float, ids: Sequence[str] | None = None
-    ) -> Iterator[StreamingResponse]:
-        """Open `_changes` and yield the response.
+    ) -> AbstractContextManager[StreamingResponse]:
+        """Return a context that opens `_changes` and gives the response.
 
         Args:
             query: encoded.
             silent_seconds: longest silence of the server itself.
             ids: the `doc_ids` to ask for; all by default.
         """
-        body = filter_body(self.options, ids)
-        path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
+        return self._open("_changes", query, filter_body(self.options, ids), silent_seconds)
+
+    def list_documents(
+        self, query: str, *, silent_seconds: float
+    ) -> AbstractContextManager[StreamingResponse]:
+        """Return a context that opens `_all_docs` and gives the response.
+
+        Args:
+            query: encoded.
+            silent_seconds: longest silence of the server itself.
+        """
+        return self._open("_all_docs", query, None, silent_seconds)
+
+    def probe(self, since: str) -> ResponseEnd:
+        """Return the server's present position for `since` (encoded), and how many changes follow it."""
+        parser = PageParser()
+        with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as response:
+            for block in response.blocks():
+                deque(parser.feed(block), maxlen=0)
+        return require_complete(parser)
+
+    @contextmanager
+    def _open(
+        self, of: str, query: str, body: bytes | None, silent_seconds: float
+    ) -> Iterator[StreamingResponse]:
+        path = f"{self.couch.path(self.options.database, of)}?{query}"
         method = "GET" if body is None else "POST"
         with ExitStack() as stack:
             with self._translate_errors(len(path)):  # not other requests sent while the response is read
@@ -178,30 +201,6 @@ class SourceDatabase:
                     )
                 )
             yield response
-
-    @contextmanager
-    def list_documents(self, query: str, *, silent_seconds: float) -> Iterator[StreamingResponse]:
-        """Open `_all_docs` and yield the response.
-
-        Args:
-            query: encoded.
-            silent_seconds: longest silence of the server itself.
-        """
-        path = f"{self.couch.path(self.options.database, '_all_docs')}?{query}"
-        with ExitStack() as stack:
-            with self._translate_errors(len(path)):
-                response = stack.enter_context(
-                    self.couch.open("GET", path, silent_seconds=silent_seconds, activity=self.activity)
-                )
-            yield response
-
-    def probe(self, since: str) -> ResponseEnd:
-        """Return the server's present position for `since` (encoded), and how many changes follow it."""
-        parser = PageParser()
-        with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as response:
-            for block in response.blocks():
-                deque(parser.feed(block), maxlen=0)
-        return require_complete(parser)
 
     @contextmanager
     def _translate_errors(self, length: int = 0) -> Iterator[None]:
