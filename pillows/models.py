@@ -34,6 +34,17 @@ def key_range(database: str) -> tuple[str, str]:
     return f"{database}{KEY_SEPARATOR}", f"{database}{chr(ord(KEY_SEPARATOR) + 1)}"
 
 
+def join_key(database: str, id: str) -> str:
+    """Return the key of a document's rows, unique among all databases of a pillow."""
+    return f"{database}{KEY_SEPARATOR}{id}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return the database and the document's id of a key."""
+    database, _, id = key.partition(KEY_SEPARATOR)
+    return database, id
+
+
 def revision_number(rev: str) -> int:
     """Return the number of a revision: 12 of `"12-abc"` (CouchDB docs, "Document revisions")."""
     return int(rev.partition("-")[0])
@@ -240,7 +251,7 @@ class Batch:
         Args:
             keys: of documents that were not applied.
         """
-        held = {key.partition(KEY_SEPARATOR)[0] for key in keys}
+        held = {split_key(key)[0] for key in keys}
         return {tail: each for tail, each in self.checkpoints.items() if tail.database not in held}
 
 

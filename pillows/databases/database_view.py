@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-import msgspec
-
 from checkpoints import Checkpoint, TailKey
-from pillows.databases.names import join_key, split_key
+from pillows.databases.names import with_key, without_keys
 from pillows.errors import ConfigError
-from pillows.models import Batch, DocumentRows, WriteResult
+from pillows.models import Batch, DocumentRows, WriteResult, join_key, split_key
 from pillows.transports.base import KeyedTransport, Stored, TargetState, Transport
 
 
@@ -39,11 +37,7 @@ class DatabaseView(KeyedTransport):
     def try_write(self, batch: Batch) -> WriteResult | None:
         """Write a batch and undo it; see `Transport.try_write`."""
         result = self._shared.try_write(self._with_keys(batch))
-        if result is None:
-            return None
-        parts = (result.refused, result.dead, result.retry)
-        refused, dead, retry = ({split_key(key)[1]: each[key] for key in each} for each in parts)
-        return WriteResult(refused=refused, dead=dead, retry=retry)  # type: ignore[arg-type]
+        return None if result is None else without_keys(self._database, result)
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of the database's documents; see `KeyedTransport.stored`."""
@@ -59,7 +53,7 @@ class DatabaseView(KeyedTransport):
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
         """Return the documents with other rows; see `KeyedTransport.find_altered`."""
-        keyed = [self._with_key(document) for document in documents]
+        keyed = [with_key(self._database, document) for document in documents]
         return {split_key(key)[1] for key in self._keyed().find_altered(output, keyed)}
 
     def open(self) -> TargetState:
@@ -94,7 +88,4 @@ class DatabaseView(KeyedTransport):
         return self._shared
 
     def _with_keys(self, batch: Batch) -> Batch:
-        return replace(batch, documents=[self._with_key(each) for each in batch.documents])
-
-    def _with_key(self, document: DocumentRows) -> DocumentRows:
-        return msgspec.structs.replace(document, id=join_key(self._database, document.id))
+        return replace(batch, documents=[with_key(self._database, each) for each in batch.documents])

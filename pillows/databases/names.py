@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import translate
 from hashlib import blake2b
+from typing import TypeVar
 
-from pillows.models import KEY_SEPARATOR
+import msgspec
+
+from pillows.models import DocumentRows, WriteResult, join_key, split_key
+
+_Value = TypeVar("_Value")
 
 #: In a setting or a constant: the name of the database that a row comes from.
 PLACEHOLDER = "{source}"
@@ -65,15 +70,18 @@ def is_glob(pattern: str) -> bool:
     return _WILDCARD.search(pattern) is not None
 
 
-def join_key(database: str, id: str) -> str:
-    """Return the key of a document's rows, unique among all databases of a pillow."""
-    return f"{database}{KEY_SEPARATOR}{id}"
+def with_key(database: str, document: DocumentRows) -> DocumentRows:
+    """Return a document of one database with its key in place of its id."""
+    return msgspec.structs.replace(document, id=join_key(database, document.id))
 
 
-def split_key(key: str) -> tuple[str, str]:
-    """Return the database and the document's id of a key."""
-    database, _, id = key.partition(KEY_SEPARATOR)
-    return database, id
+def without_keys(database: str, result: WriteResult) -> WriteResult:
+    """Return what of a result concerns one database, by the ids of its documents."""
+    return WriteResult(
+        refused=_pick(database, result.refused),
+        dead=_pick(database, result.dead),
+        retry=_pick(database, result.retry),
+    )
 
 
 def fill_in(text: str, database: str) -> str:
@@ -101,6 +109,11 @@ def fill_in_name(template: str, database: str) -> str:
 
 def _compile(globs: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(translate, globs))) if globs else None
+
+
+def _pick(database: str, found: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    parts = ((split_key(key), value) for key, value in found.items())
+    return {id: value for (name, id), value in parts if name == database}
 
 
 def _to_range(pattern: str) -> tuple[str, str]:

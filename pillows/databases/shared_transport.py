@@ -6,24 +6,20 @@ all. So ten thousand small databases cost a few transactions or requests, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import gevent
-import msgspec
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint, TailKey
-from pillows.databases.names import join_key, split_key
+from pillows.databases.names import with_key, without_keys
 from pillows.delivery.batcher import BatchOptions
 from pillows.errors import FatalError, RetryableError, StoppedError
-from pillows.models import Batch, DocumentRows, WriteResult
+from pillows.models import Batch, WriteResult, join_key
 from pillows.transports.base import TargetState, Transport
 from pillows.user_code import confine
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(eq=False, slots=True)
@@ -79,7 +75,7 @@ class SharedTransport:
         Raises:
             As `Transport.write`. An error that is not of one document is that of all in the call.
         """
-        keyed = [_with_key(tail.database, each) for each in batch.documents]
+        keyed = [with_key(tail.database, each) for each in batch.documents]
         checkpoints = {} if batch.checkpoint is None else {tail: batch.checkpoint}
         submission = _Submission(
             tail, replace(batch, documents=keyed, checkpoint=None, checkpoints=checkpoints)
@@ -91,7 +87,7 @@ class SharedTransport:
         finally:
             if submission in self._waiting:  # given up: it must not be written later
                 self._waiting.remove(submission)
-        return _without_keys(tail.database, result or WriteResult())
+        return without_keys(tail.database, result or WriteResult())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save the checkpoint of all databases together in a transactional target, which holds the fence.
@@ -248,24 +244,6 @@ def load_known(
         yield tail, state.checkpoint
         if number % 100 == 0:
             gevent.sleep(0)
-
-
-def _with_key(database: str, document: DocumentRows) -> DocumentRows:
-    return msgspec.structs.replace(document, id=join_key(database, document.id))
-
-
-def _without_keys(database: str, result: WriteResult) -> WriteResult:
-    """Return what of a result concerns one database, by the ids of its documents."""
-    return WriteResult(
-        refused=_pick(database, result.refused),
-        dead=_pick(database, result.dead),
-        retry=_pick(database, result.retry),
-    )
-
-
-def _pick(database: str, found: Mapping[str, _Value]) -> Mapping[str, _Value]:
-    parts = ((split_key(key), value) for key, value in found.items())
-    return {id: value for (name, id), value in parts if name == database}
 
 
 def _merge(batches: Sequence[Batch]) -> Batch:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from checkpoints import TailKey
 from daemon.cli.control_client import Call
-from pillows.databases.names import join_key
+from pillows.models import join_key
 from pillows.verify.verifier import EXAMPLES, Report, TargetReport
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.models import KEY_SEPARATOR, DocumentRows, Row, write_version
+from pillows.models import DocumentRows, Row, split_key, write_version
 from pillows.strict_json import run_deeply
 from pillows.transports.common.same_json import read_json
 
@@ -111,9 +111,11 @@ def encode_operations(
             if not rows:
                 made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
                 continue
-            source = _encode_source(rows, quoted if connection is None else _encode(_split(document.id)[1]))
-            if connection is not None:
-                source = _add_source(source, f"{connection}/{_split(document.id)[0]}")
+            if connection is None:
+                source = _encode_source(rows, quoted)
+            else:
+                database, id = split_key(document.id)
+                source = _add_source(_encode_source(rows, _encode(id)), f"{connection}/{database}")
             if deleted_field and _has_field(source, deleted_field):
                 raise ValueError(f"a field {deleted_field} would make it a deleted one")  # noqa: TRY301
             made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
@@ -185,12 +187,6 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
 def _has_field(source: bytes, name: str) -> bool:
     """Return whether a document has a field; one of that name deeper inside does not count."""
     return bool(_OWN_FIELD.search(source)) and name in run_deeply(lambda: _decode_fields(source))
-
-
-def _split(key: str) -> tuple[str, str]:
-    """Return database and id of a document's key."""
-    database, _, id = key.partition(KEY_SEPARATOR)
-    return database, id
 
 
 def _add_source(body: bytes, source: str) -> bytes:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pillows.databases.names import DatabaseNames, fill_in_name, join_key, split_key
-from pillows.models import key_range
+from pillows.databases.names import DatabaseNames, fill_in_name
+from pillows.models import join_key, key_range, split_key
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_$()+/-]{0,80}", fullmatch=True)
 
