@@ -189,8 +189,7 @@ class Members:
                     retrier.retry_write(transport.name, transport.open)
                     retrier.retry_write(transport.name, partial(transport.acquire, stored))
                 removed += retrier.retry_write(transport.name, partial(transport.finish_pass, epoch))
-        letters = self._services.dead_letters
-        letters.discard(tail, [(each.transport, each.id) for each in letters.list(tail)])
+        self._services.dead_letters.forget_all(tail)
         self._store.edit(tail, Checkpoint.reset)
         return removed
 
