@@ -38,14 +38,14 @@ class SearchSwitch(BuildSwitch):
         self._outputs = outputs
 
     def list_obstacles(self, *, copies: bool = False) -> Sequence[str]:
-        """Return nothing: what searches an alias follows it."""
+        """Return the aliases that do not exist; what searches an alias follows it."""
         if copies:
             raise ConfigError("No rows are copied in a cluster, and need not be: an alias moves.")
         with self._connect() as client:
             return [
                 f"the alias {index.spec.alias} does not exist: let the pillow run first"
                 for index in self._list_indices(client)
-                if self._find_shown(client, index) is None
+                if not _has_alias(client, index)
             ]
 
     def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
@@ -53,11 +53,11 @@ class SearchSwitch(BuildSwitch):
         require_live((each.build for each in self._outputs.values()), live=True)
         if copies:
             self.list_obstacles(copies=True)
-        with self._connect() as client, translate_errors():
+        with self._connect() as client:
             actions: list[Mapping[str, object]] = []
             for index in self._list_indices(client):
                 index.locate_build(exchange.incoming)
-                _require(client, index)
+                _require(index)
                 client.call("POST", f"/{quote(index.spec.name, safe='')}/_refresh")
                 actions += index.list_publication()
             if actions and not client.call("POST", "/_aliases", body={"actions": actions})["acknowledged"]:
@@ -69,7 +69,7 @@ class SearchSwitch(BuildSwitch):
         Their mapping may not be known any more, but the number is theirs alone.
         """
         require_live((each.build for each in self._outputs.values()), live=False)
-        with self._connect() as client, translate_errors():
+        with self._connect() as client:
             for options in self._outputs.values():
                 for index in self._find_build(client, options):
                     client.call("DELETE", f"/{quote(index, safe='')}", params={"ignore_unavailable": "true"})
@@ -96,17 +96,17 @@ class SearchSwitch(BuildSwitch):
     def _list_indices(self, client: SearchClient) -> list[OwnedIndex]:
         return [OwnedIndex(client, self._key, options) for options in self._outputs.values()]
 
-    def _find_shown(self, client: SearchClient, index: OwnedIndex) -> Sequence[str] | None:
-        """Return the indices behind the alias; None if there is no such alias."""
-        alias = quote(index.spec.alias, safe="")
-        found = client.call("GET", f"/{alias}", params={"ignore_unavailable": "true"})
-        return list(found) or None
+
+def _has_alias(client: SearchClient, index: OwnedIndex) -> bool:
+    """Return whether the alias exists."""
+    alias = quote(index.spec.alias, safe="")
+    return bool(client.call("GET", f"/{alias}", params={"ignore_unavailable": "true"}))
 
 
-def _require(client: SearchClient, index: OwnedIndex) -> None:
+def _require(index: OwnedIndex) -> None:
     """Refuse to move an alias to an index that does not exist: it would be created, empty."""
     try:
-        client.call("GET", f"/{quote(index.spec.name, safe='')}")
+        index.get()
     except AnswerError as error:
         if error.status != 404:
             raise
