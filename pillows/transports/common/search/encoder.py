@@ -126,7 +126,7 @@ def encode_operations(
 
 def find_gone(documents: Sequence[DocumentRows]) -> set[str]:
     """Return the ids of documents without rows in any output: with `deletes: mark` these are kept."""
-    return {document.id for document in documents if not any(document.rows.values())}
+    return {document.id for document in documents if not document.has_rows}
 
 
 def encode_removal(id: str, version: int, *, deleted_at_ms: int | None) -> Operation:
