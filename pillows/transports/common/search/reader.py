@@ -103,9 +103,7 @@ class IndexReader:
         self, ids: Sequence[str] | None, source: str | None = None
     ) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield pages of all documents, of these few, or of one source; without deleted ones."""
-        query: Mapping[str, Any] = self._visible
-        if source is not None:
-            query = {"bool": {"must": [{"term": {SOURCE: source}}, query]}}
+        query = _only_source(self._visible, source)
         if ids is not None:
             query = {"bool": {"must": [{"ids": {"values": list(ids)}}, self._visible]}}
         yield from self._search(query, "_doc")
@@ -113,10 +111,8 @@ class IndexReader:
     def find_older(self, least: int, source: str | None = None) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield pages of the documents with a lower version, as of now: all, or those of one source."""
         query: Mapping[str, Any] = self._visible if self._deleted_field else {"match_all": {}}
-        if source is not None:
-            query = {"bool": {"must": [{"term": {SOURCE: source}}, query]}}
         order = self._client.SWEEP_ORDER
-        for hits in self._search(query, order):
+        for hits in self._search(_only_source(query, source), order):
             older = [hit for hit in hits if hit["_version"] < least]
             if older:
                 yield older
@@ -222,3 +218,8 @@ class IndexReader:
         failed = page["_shards"]["failed"]
         if failed or page["timed_out"]:
             raise RetryableError(f"{self._client.PRODUCT} could not search {failed} of the index's shards.")
+
+
+def _only_source(query: Mapping[str, Any], source: str | None) -> Mapping[str, Any]:
+    """Return a query for the documents of one source; the query itself if all are meant."""
+    return query if source is None else {"bool": {"must": [{"term": {SOURCE: source}}, query]}}

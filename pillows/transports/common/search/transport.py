@@ -177,23 +177,28 @@ class SearchTransport(KeyedTransport):
         Raises:
             RetryableError, FatalError: as `finish_pass`.
         """
-        result, source = BulkResult(), f"{self._source_connection}/{database}"
+        result = BulkResult()
         for output in self._get_indices():
-            self._writers[output].sweep(epoch, frozenset(kept), result, source)
+            self._writers[output].sweep(epoch, frozenset(kept), result, self._get_source(database))
         return result.removed
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of an index's documents as of now; see `KeyedTransport.stored`."""
-        self._connect()
-        for hits in self._writers[output].reader.read_pages(ids):
-            yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
+        yield from self._stored(output, ids)
 
     def stored_of(self, output: str, database: str) -> Iterator[Sequence[Stored]]:
         """Yield pages of one database's documents as of now; see `KeyedTransport.stored_of`."""
+        yield from self._stored(output, None, self._get_source(database))
+
+    def _stored(
+        self, output: str, ids: Sequence[str] | None, source: str | None = None
+    ) -> Iterator[Sequence[Stored]]:
         self._connect()
-        source = f"{self._source_connection}/{database}"
-        for hits in self._writers[output].reader.read_pages(None, source):
+        for hits in self._writers[output].reader.read_pages(ids, source):
             yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
+
+    def _get_source(self, database: str) -> str:
+        return f"{self._source_connection}/{database}"
 
     def describe_incomparable(self, output: str) -> str:
         """Return why an index doesn't keep documents as they were sent; "" if it does."""
