@@ -73,6 +73,12 @@ _INDEX = re.compile(rf"^CREATE\s+(?:UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}\s*
 _IDS_PER_QUERY = 500
 
 
+def create_own_tables(db: sqlite3.Connection) -> None:
+    """Create those of pillowd's own tables that are missing; `executescript` would end a transaction."""
+    for statement in OWN_TABLES.split(";"):
+        db.execute(statement)
+
+
 def quote_name(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -17,7 +17,7 @@ from pillows.errors import ConfigError
 from pillows.transports.common.builds import BuildSwitch, Exchange, require_live
 from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.options import SqliteConnection
-from pillows.transports.sqlite.statements import OWN_TABLES, Table, quote_name
+from pillows.transports.sqlite.statements import Table, create_own_tables, quote_name
 
 T = TypeVar("T")
 
@@ -63,8 +63,7 @@ class SqliteSwitch(BuildSwitch):
         self._worker.open()
         try:
             with self._worker.transaction() as db:
-                for statement in OWN_TABLES.split(";"):
-                    db.execute(statement)
+                create_own_tables(db)
                 # Has an effect within a transaction, too, and ends with the connection.
                 db.execute("PRAGMA legacy_alter_table = ON")
                 return work(db)

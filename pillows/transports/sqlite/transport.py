@@ -27,7 +27,7 @@ from pillows.transports.sqlite.comparison import find_altered
 from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.mirror import SqliteMirror
 from pillows.transports.sqlite.options import SqliteConnection, SqliteOutput
-from pillows.transports.sqlite.statements import OWN_TABLES, Table
+from pillows.transports.sqlite.statements import Table, create_own_tables
 from pillows.transports.sqlite.switch import SqliteSwitch
 from pillows.transports.sqlite.writer import SqliteBatchWriter
 
@@ -80,7 +80,7 @@ class SqliteTransport(KeyedTransport):
         """Return the statements, as SQLite runs them if nothing is stored of the documents yet."""
         statements: list[str] = []
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-            self._create_own(db)
+            create_own_tables(db)
             self._create(db)
             db.set_trace_callback(statements.append)
             writer = SqliteBatchWriter(db, self._tables)
@@ -175,7 +175,7 @@ class SqliteTransport(KeyedTransport):
     def _open(self) -> TargetState:
         self._worker.open()
         with self._worker.transaction() as db:
-            self._create_own(db)
+            create_own_tables(db)
             absent = [output for output, table in self._tables.items() if not table.exists(db)]
             known = self._checkpoint.get_state(db, ())
             if (missing := self.find_missing_outputs(absent, known.checkpoint)) or (
@@ -184,10 +184,6 @@ class SqliteTransport(KeyedTransport):
                 return replace(known, empty=False, missing_outputs=missing)
             self._create(db)
             return self._checkpoint.get_state(db, self._tables.values())
-
-    def _create_own(self, db: sqlite3.Connection) -> None:
-        for statement in OWN_TABLES.split(";"):
-            db.execute(statement)
 
     def _create(self, db: sqlite3.Connection) -> None:
         for table in self._tables.values():
@@ -217,7 +213,7 @@ class SqliteTransport(KeyedTransport):
         with closing(sqlite3.connect(name, timeout=seconds, isolation_level=None, uri=is_there)) as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                self._create_own(db)
+                create_own_tables(db)
                 self._create(db)
                 return SqliteBatchWriter(db, self._tables, self._worker.check_cancelled).write(batch)
             finally:
@@ -242,7 +238,7 @@ class SqliteTransport(KeyedTransport):
 
     def _find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
         with self._worker.read() as db, closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
-            self._create_own(scratch)
+            create_own_tables(scratch)
             table = self._tables[output]
             table.create(scratch)
             table.guard(db, again=True)  # is the one that counts, in both
