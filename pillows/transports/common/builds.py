@@ -126,6 +126,11 @@ def make_key(key: TailKey, number: int) -> TailKey:
     return TailKey(f"{key.pillow}{MARK}{number}", key.source)
 
 
+def name_table(live_name: str, number: int) -> str:
+    """Return the name of a table, or of its index, in a build that is not live."""
+    return f"{live_name}__{number}"
+
+
 def find_live_key(key: TailKey) -> TailKey:
     """Return the tail of the live build of the same pillow: the key itself if it is that one."""
     return TailKey(key.pillow.partition(MARK)[0], key.source)

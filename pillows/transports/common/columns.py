@@ -26,6 +26,7 @@ from pillows.models import Row
 from pillows.options import OutputOptions
 from pillows.stages.document_paths import Getter, getter
 from pillows.strict_json import run_deeply
+from pillows.transports.common.builds import name_table
 
 #: Columns that pillowd itself adds to every table.
 RESERVED = frozenset({"_id", "_rev", "_version", "_row"})
@@ -174,7 +175,7 @@ class TableOutput(OutputOptions):
     @property
     def table_name(self) -> str:
         """The name of the table of the build: the configured one only if it is live."""
-        return self.table if self.build.live else f"{self.table}__{self.build.number}"
+        return self.table if self.build.live else name_table(self.table, self.build.number)
 
     @property
     def mark(self) -> str:

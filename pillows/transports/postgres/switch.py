@@ -23,7 +23,7 @@ from psycopg import sql
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.common.builds import BuildSwitch, Exchange, require_live
+from pillows.transports.common.builds import BuildSwitch, Exchange, name_table, require_live
 from pillows.transports.postgres.connection import ServerConnection
 from pillows.transports.postgres.options import PostgresConnection
 from pillows.transports.postgres.schema import create_missing, is_build, table_exists
@@ -274,7 +274,7 @@ class PostgresSwitch(BuildSwitch):
                 found.append(f"{table.path} is shared with other sources, whose rows would go, too")
             elif not table_exists(cursor, table.schema, table.live_name):
                 found.append(f"{table.configured_path} does not exist: let the pillow run first")
-            elif len(f"{table.live_name}__99".encode()) > _NAME_BYTES:
+            elif len(_park(table, 99).encode()) > _NAME_BYTES:
                 found.append(f"the name {table.live_name} is too long for a number behind it")
             else:
                 parameters = {"table": _to_text(table.schema, table.live_name)}
@@ -301,7 +301,7 @@ class PostgresSwitch(BuildSwitch):
 
 def _park(table: Table, number: int) -> str:
     """Return the name of an output's table in a build that is not live."""
-    return f"{table.live_name}__{number}"
+    return name_table(table.live_name, number)
 
 
 def _to_text(schema: str, name: str) -> str:

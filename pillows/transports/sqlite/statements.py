@@ -21,6 +21,7 @@ from typing import Any
 from pillows import strict_json
 from pillows.errors import ConfigError, PermanentError
 from pillows.models import KEY_SEPARATOR, DocumentRows, Row, key_range
+from pillows.transports.common.builds import name_table
 from pillows.transports.common.columns import Column, TableOutput, pick
 
 #: Type of a configured column -> its type in a STRICT table. Dates stay text, as in JSON.
@@ -341,7 +342,7 @@ class Table:
         for name, text in db.execute(f"{query} COLLATE NOCASE", (self.live_name,)).fetchall():
             wanted = _INDEX.sub("", text, count=1)
             unique = "UNIQUE " if text.upper().startswith("CREATE UNIQUE") else ""
-            new = quote_name(f"{name}__{self.build.number}")
+            new = quote_name(name_table(name, self.build.number))
             with suppress(sqlite3.OperationalError):  # it is of a column that this build has not
                 db.execute(f"CREATE {unique}INDEX {new} ON {quote_name(self.name)} {wanted}")
 

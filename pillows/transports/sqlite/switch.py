@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.common.builds import BuildSwitch, Exchange, require_live
+from pillows.transports.common.builds import BuildSwitch, Exchange, name_table, require_live
 from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.options import SqliteConnection
 from pillows.transports.sqlite.statements import Table, create_own_tables, quote_name
@@ -88,7 +88,7 @@ class SqliteSwitch(BuildSwitch):
             raise ConfigError(f"{'; '.join(obstacles)}.")
         for table in self._tables:
             live = table.live_name
-            incoming, parked = f"{live}__{exchange.incoming}", f"{live}__{exchange.outgoing}"
+            incoming, parked = name_table(live, exchange.incoming), name_table(live, exchange.outgoing)
             known = "SELECT 1 FROM pillowd_build WHERE output = ? AND build = ?"
             if db.execute(known, (incoming, exchange.incoming)).fetchone() is None:
                 raise ConfigError(
