@@ -229,15 +229,16 @@ class PostgresSwitch(BuildSwitch):
                 "outgoing_number": sql.Literal(exchange.outgoing),
                 "incoming_number": sql.Literal(exchange.incoming),
             }
+            outgoing = ["update {builds} set output = {parked} where output = {live}"]
+            if copies:  # it is gone
+                outgoing = [
+                    "delete from {document} d using {builds} b where d.output = guard and b.output = {live}",
+                    "delete from {builds} where output = {live}",
+                ]
             for statement in (
                 "insert into {builds} values ({live}, {outgoing_number}, {live}) on conflict do nothing",
                 "delete from {builds} where output = {parked}",
-                "delete from {document} where output = (select guard from {builds} where output = {live})"
-                if copies
-                else "select 1",
-                "delete from {builds} where output = {live}"
-                if copies
-                else "update {builds} set output = {parked} where output = {live}",
+                *outgoing,
                 "update {builds} set output = {live}, build = {incoming_number} where output = {incoming}",
             ):
                 cursor.execute(sql.SQL(statement).format(**names), ())
