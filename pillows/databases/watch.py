@@ -86,10 +86,7 @@ class ServerWatch:
                 self._begun.set()
                 self._reader.read(self._take)
                 wait_seconds = backoff.next()
-            except NoUpdatesError as error:
-                self._has_updates = False
-                self._warn_once("source.no_updates", error)
-            except AccessError as error:
+            except (NoUpdatesError, AccessError) as error:
                 self._has_updates = False
                 self._warn_once("source.no_updates", error)
             except RetryableError as error:
@@ -109,15 +106,12 @@ class ServerWatch:
             self._wanted.clear()
             try:
                 self.sweep()
-            except RetryableError as error:
+            except (RetryableError, AccessError) as error:
                 self.trouble = str(error)
                 self._on_mark()
-                self._clock.wait(stop, backoff.after(error))
-                continue
-            except AccessError as error:
-                self.trouble = str(error)
-                self._on_mark()
-                self._clock.wait(stop, self._source.poll)
+                self._clock.wait(
+                    stop, backoff.after(error) if isinstance(error, RetryableError) else self._source.poll
+                )
                 continue
             except StoppedError:
                 return
