@@ -39,6 +39,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True):
         cluster: None if the server does not report it.
         instance_start_time: when the database was created; see `DatabaseIdentity`.
         purge_seq: moves with every purge.
+        update_seq: the position after the last change.
     """
 
     doc_count: int | None = None
@@ -46,6 +47,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True):
     cluster: ClusterInfo | None = None
     instance_start_time: str | int | None = None
     purge_seq: str | int | None = None
+    update_seq: str | int | list[object] | None = None
 
     @property
     def copies(self) -> int | None:

@@ -10,28 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
-from pillows.couch.client import LIST_ANSWER_BYTES, SMALL_ANSWER_BYTES, CouchClient
+from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
+from pillows.couch.database_info import DatabaseInfo, get_database_info
 from pillows.couch.errors import ForbiddenError, MissingError, RejectedError, ServerError
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity, count_purges
+
+_Answer = TypeVar("_Answer")
 
 #: Weight of a request that opens one database instead of a hundred.
 _SINGLE = 0.1
 
 #: Databases in one request: the most that `POST /_dbs_info` takes (`max_db_number_for_dbs_info_req`).
 PAGE = 100
-
-
-class DatabaseInfo(msgspec.Struct, frozen=True):
-    """Part of the description of a database."""
-
-    update_seq: str | int | list[object] | None = None
-    instance_start_time: str | int | None = None
-    purge_seq: str | int | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -120,49 +116,45 @@ class DatabaseList:
         query = urlencode({"startkey": _quote(start), "endkey": _quote(end), "limit": PAGE + 1})
         if self.way == 0:
             try:
-                return self._ask("GET", f"/_dbs_info?{query}")
+                return _describe_all(self._ask("GET", f"/_dbs_info?{query}", list[_Entry]))
             except (MissingError, RejectedError) as error:
                 _raise_unless_unknown(error)
                 self.way = 1
-        names = self._list_names(query)
+        names = self._ask("GET", f"/_all_dbs?{query}", list[str])
         parts = (names[begin : begin + PAGE] for begin in range(0, len(names), PAGE))
         return [each for some in parts for each in self._describe(some)]
-
-    def _list_names(self, query: str) -> Sequence[str]:
-        self._pace(1.0)
-        try:
-            return self._couch.json("GET", f"/_all_dbs?{query}", list[str], max_bytes=LIST_ANSWER_BYTES)
-        except ForbiddenError as error:
-            raise _to_not_admin(error) from None
 
     def _describe(self, names: Sequence[str]) -> Sequence[Description]:
         if self.way == 1:
             try:
-                return self._ask("POST", "/_dbs_info", {"keys": list(names)})
+                keys = {"keys": list(names)}
+                return _describe_all(self._ask("POST", "/_dbs_info", list[_Entry], keys))
             except (MissingError, RejectedError) as error:
                 _raise_unless_unknown(error)
                 self.way = 2
         return [each for name in names for each in self._describe_one(name)]
 
-    def _ask(self, method: str, path: str, body: object = None) -> Sequence[Description]:
+    def _ask(self, method: str, path: str, type_: type[_Answer], body: object = None) -> _Answer:
         self._pace(1.0)
         try:
-            entries = self._couch.json(method, path, list[_Entry], body=body, max_bytes=LIST_ANSWER_BYTES)
+            return self._couch.json(method, path, type_, body=body, max_bytes=LIST_ANSWER_BYTES)
         except ForbiddenError as error:
             raise _to_not_admin(error) from None
-        return [describe(entry.key, entry.info) for entry in entries if entry.info is not None]
 
     def _describe_one(self, name: str) -> Sequence[Description]:
         """Return one database, or nothing if it does not exist. One that is in trouble has no digest."""
         self._pace(_SINGLE)
-        path = self._couch.path(name)
         try:
-            info = self._couch.json("GET", path, DatabaseInfo, max_bytes=SMALL_ANSWER_BYTES)
+            info = get_database_info(self._couch, name)
         except MissingError:
             return ()
         except (ForbiddenError, RejectedError, ServerError):  # its turn will say so
             return (Description(name),)
         return (describe(name, info),)
+
+
+def _describe_all(entries: Sequence[_Entry]) -> Sequence[Description]:
+    return [describe(entry.key, entry.info) for entry in entries if entry.info is not None]
 
 
 def _quote(name: str) -> str:

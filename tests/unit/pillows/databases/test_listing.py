@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from pillows.databases.listing import DatabaseInfo, describe, parse_identity
+from pillows.couch.database_info import DatabaseInfo
+from pillows.databases.listing import describe, parse_identity
 
 
 def test_a_description_changes_with_position_creation_and_purges_only() -> None:
