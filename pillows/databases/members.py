@@ -90,7 +90,7 @@ class Members:
         left: list[str] = []
         known = set(self._store.keys())
         for shared in self._shared:
-            known |= {tail for tail, _ in load_known(shared, self._store.get)}
+            known.update(load_known(shared, self._store.get))
         for number, tail in enumerate(sorted(known), start=1):
             if number % TURN_CHECKPOINTS == 0:
                 gevent.sleep(0)

@@ -231,17 +231,15 @@ class DatabaseTransport(Transport):
         self._shared.known[self.key.database] = None
 
 
-def load_known(
-    shared: SharedTransport, stored: Callable[[TailKey], Checkpoint | None]
-) -> Iterable[tuple[TailKey, Checkpoint | None]]:
-    """Note what a transactional target remembers of each database, and yield its checkpoint there.
+def load_known(shared: SharedTransport, stored: Callable[[TailKey], Checkpoint | None]) -> Iterable[TailKey]:
+    """Note what a transactional target remembers of each database, and yield its tail.
 
     A checkpoint that the state directory has as well is not kept twice.
     """
     for number, (tail, state) in enumerate(shared.transport.list_checkpoints(), start=1):
         same = state.checkpoint is not None and state.checkpoint == stored(tail)
         shared.known[tail.database] = None if same else state
-        yield tail, state.checkpoint
+        yield tail
         if number % 100 == 0:
             gevent.sleep(0)
 
