@@ -18,7 +18,7 @@ PIPELINE = "-"
 
 #: Wait before the first retry; it doubles with each retry.
 FIRST_RETRY_SECONDS = 60.0
-#: Longest wait. `DeadLetters.claim_due` depends on it: a later time counts as an error of the clock.
+#: Longest wait. `DeadLetters` depends on it: a later time counts as an error of the clock.
 LONGEST_RETRY_SECONDS = 3600.0
 
 

@@ -177,11 +177,8 @@ class DeadLetters:
 
         They are not due again until they are added again, or `unclaim` is called.
         """
-        known = self._known[tail]
-        now = self._clock.wall()
-        # No wait is longer, so a later time was set by a clock that ran ahead.
-        ahead = now + LONGEST_RETRY_SECONDS
-        due = list(islice((each for each, at in known.due.items() if at <= now or ahead < at < inf), at_most))
+        known, now = self._known[tail], self._clock.wall()
+        due = list(islice((each for each, at in known.due.items() if _is_due(at, now)), at_most))
         for dead_letter in due:
             known.handed_out[dead_letter] = known.due[dead_letter]
             known.due[dead_letter] = inf
@@ -195,7 +192,7 @@ class DeadLetters:
         if known is None:
             return False
         claimed = any(known.due.get(each) == inf for each in known.handed_out)
-        return claimed or any(at <= now for at in known.due.values())
+        return claimed or any(_is_due(at, now) for at in known.due.values())
 
     def list_due(self, pillow: str) -> Sequence[TailKey]:
         """List the tails of a pillow with dead letters that are due for a retry."""
@@ -399,6 +396,14 @@ class DeadLetters:
         fields = {k: v for k, v in entry.items() if not k.startswith("_")}
         fields |= {"tries": entry["_tries"], "aborted": entry["_aborted"]}
         return DeadLetter(tail=tail, transport=transport, id=id, leaf_version=fields.pop("version"), **fields)
+
+
+def _is_due(at: float, now: float) -> bool:
+    """Return whether a dead letter is due for a retry, in wall-clock seconds; one that was claimed is not.
+
+    No wait is longer than `LONGEST_RETRY_SECONDS`, so a later time was set by a clock that ran ahead.
+    """
+    return at <= now or now + LONGEST_RETRY_SECONDS < at < inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
