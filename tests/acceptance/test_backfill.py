@@ -15,7 +15,7 @@ import yaml
 
 from daemon.errors import ConflictError
 from tests.acceptance.process import Pillowd
-from tests.acceptance.world import World, call, live, statuses
+from tests.acceptance.world import World, call, complete
 from tests.support.sizes import size
 
 KINDS = {"set": {"kind": "Case"}}
@@ -25,10 +25,6 @@ def changed(daemon: Pillowd, pillow: Any) -> None:
     """Writes the configuration with another pillow."""
     settings = yaml.safe_load(daemon.config.read_text())
     daemon.config.write_text(yaml.safe_dump(settings | {"pillows": {"cases": pillow}}))
-
-
-def complete(daemon: Pillowd) -> bool:
-    return live(daemon) and statuses(daemon)["cases"]["pass_number"] is None
 
 
 def filled(world: World, count: int, *targets: str) -> Pillowd:

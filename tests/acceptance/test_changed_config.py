@@ -14,7 +14,7 @@ import yaml
 
 from tests.acceptance import stores
 from tests.acceptance.process import Pillowd
-from tests.acceptance.world import World, call, live, statuses
+from tests.acceptance.world import World, call, complete, live, statuses
 from tests.servers.couch_client import CouchDatabase
 
 TARGETS = ("postgres", "elasticsearch")
@@ -51,11 +51,6 @@ def reset(daemon: Pillowd) -> None:
     before = statuses(daemon)["cases"]["epoch"]
     call(daemon, "reset_checkpoint", key="cases", if_match="*")
     daemon.wait_for(lambda: statuses(daemon)["cases"]["epoch"] != before and complete(daemon))
-
-
-def complete(daemon: Pillowd) -> bool:
-    """Whether everything was read and the pass is over."""
-    return live(daemon) and statuses(daemon)["cases"]["pass_number"] is None
 
 
 def held(world: World) -> dict[str, stores.Rows]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import signal
 
 from tests.acceptance.process import Pillowd
-from tests.acceptance.world import World, call, live, statuses
+from tests.acceptance.world import World, call, complete, statuses
 from tests.support.sizes import size
 
 TARGETS = ("sqlite", "postgres", "elasticsearch")
-
-
-def is_complete(daemon: Pillowd) -> bool:
-    return live(daemon) and statuses(daemon)["cases"]["pass_number"] is None
 
 
 def read_changes(daemon: Pillowd) -> int:
@@ -23,7 +19,7 @@ def read_changes(daemon: Pillowd) -> int:
 def wait_for_changes(daemon: Pillowd, count: int) -> None:
     """Wait until so many changes more are read, or none is left."""
     before = read_changes(daemon)
-    daemon.wait_for(lambda: read_changes(daemon) > before + count or is_complete(daemon))
+    daemon.wait_for(lambda: read_changes(daemon) > before + count or complete(daemon))
 
 
 def is_listing(daemon: Pillowd) -> bool:
@@ -52,6 +48,6 @@ def test_a_listing_goes_on_after_kill_9_and_ends_equal(world: World) -> None:
         daemon.wait_for(lambda: statuses(daemon))
         listed += is_listing(daemon)
     assert listed, "a kill met the listing"
-    daemon.wait_for(lambda: is_complete(daemon), seconds=120)
+    daemon.wait_for(lambda: complete(daemon), seconds=120)
     assert world.differences("cases", *TARGETS) == {}
     assert daemon.stop() == 0

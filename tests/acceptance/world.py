@@ -134,6 +134,11 @@ def live(daemon: Pillowd, *names: str) -> bool:
     return bool(said) and all(said[name]["state"] == "live" for name in names or said)
 
 
+def complete(daemon: Pillowd) -> bool:
+    """Whether everything was read of the pillow `cases`, and its pass is over."""
+    return live(daemon) and statuses(daemon)["cases"]["pass_number"] is None
+
+
 class Runs:
     """What each run of a daemon was sent, as the proxy saw it.
 
