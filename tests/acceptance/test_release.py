@@ -28,13 +28,17 @@ from tests.support.waiting import wait_until
 
 UNIT = "/lib/systemd/system/pillowd.service"
 CONFIG = "/etc/pillowd/pillowd.yaml"
+#: Our environment without the checkout, which an installed pillowd must do without.
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def make_release(output: Path, *options: str, environ: Mapping[str, str] = {}) -> Path:
+def make_release(
+    output: Path, *options: str, python: str = sys.executable, environ: Mapping[str, str] = {}
+) -> Path:
     if not shutil.which("dpkg-deb") or not Path("/usr/bin/python3").exists():
         pytest.skip("no Debian")
     done = subprocess.run(
-        [sys.executable, "-m", "release", "--output", str(output), *options],
+        [python, "-m", "release", "--output", str(output), *options],
         cwd=ROOT,
         env=os.environ | environ,
         capture_output=True,
@@ -96,14 +100,8 @@ def test_a_release_is_the_same_wherever_and_whenever_it_is_made(release: Path, t
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\numask 077\nexec "{sys.executable}" "$@"\n')
     script.chmod(0o755)
-    again = tmp_path / "again"
-    subprocess.run(
-        [str(script), "-m", "release", "--output", str(again)],
-        cwd=ROOT,
-        env=os.environ | {"TZ": "Pacific/Chatham", "LC_ALL": "C", "TMPDIR": str(tmp_path)},
-        check=True,
-        timeout=500,
-    )
+    elsewhere = {"TZ": "Pacific/Chatham", "LC_ALL": "C", "TMPDIR": str(tmp_path)}
+    again = make_release(tmp_path / "again", python=str(script), environ=elsewhere)
     assert (again / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
 
 
@@ -135,12 +133,11 @@ def pillowd_of(environment: Path, folder: Path, *words: str) -> str:
 def test_the_wheel_installs_into_an_empty_environment(release: Path, told: str, tmp_path: Path) -> None:
     (wheel,) = release.glob("*.whl")
     environment = tmp_path / "environment"
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     uv = [sys.executable, "-m", "uv", "-q"]
-    subprocess.run([*uv, "venv", "--no-project", str(environment)], env=clean, check=True)
+    subprocess.run([*uv, "venv", "--no-project", str(environment)], env=CLEAN, check=True)
     constraints = ["--constraint", str(ROOT / "requirements.lock")]
     into = [*uv, "pip", "install", "--python", str(environment / "bin" / "python"), *constraints]
-    subprocess.run([*into, str(wheel)], env=clean, check=True)
+    subprocess.run([*into, str(wheel)], env=CLEAN, check=True)
 
     assert pillowd_of(environment, tmp_path, "--version") == told
     assert "mirror" in pillowd_of(environment, tmp_path, "--help")
@@ -153,10 +150,9 @@ def test_the_wheel_installs_into_an_empty_environment(release: Path, told: str, 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_pip_installs_either_with_what_is_newest(release: Path, told: str, tmp_path: Path, kind: str) -> None:
     (file,) = release.glob(kind)
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], env=clean, check=True)
-    subprocess.run([str(environment / "bin" / "pip"), "install", "-q", str(file)], env=clean, check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], env=CLEAN, check=True)
+    subprocess.run([str(environment / "bin" / "pip"), "install", "-q", str(file)], env=CLEAN, check=True)
 
     assert pillowd_of(environment, tmp_path, "--version") == told
 
@@ -164,11 +160,10 @@ def test_pip_installs_either_with_what_is_newest(release: Path, told: str, tmp_p
 @pytest.mark.proof
 def test_pipx_runs_the_wheel(release: Path, told: str, tmp_path: Path) -> None:
     (wheel,) = release.glob("*.whl")
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-m", "pipx", "run", "--spec", str(wheel), "pillowd", "--version"],
         cwd=tmp_path,
-        env=clean | {"PIPX_HOME": str(tmp_path / "pipx")},
+        env=CLEAN | {"PIPX_HOME": str(tmp_path / "pipx")},
         capture_output=True,
         text=True,
         check=True,
