@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 from pillows.pillow import Pillow
@@ -16,6 +16,7 @@ from pillows.runtime.status import State
 from pillows.stages.filters import Filter, KeepAll, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform, Transform
 from tests.servers.couch_client import CouchDatabase
+from tests.support.couch_auth import to_auth
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import RunningTail, plan
 
@@ -37,7 +38,7 @@ def test_b1_a_deep_document_is_written_or_one_dead_letter_and_the_pass_ends(
     body = b'{"n":' + b"[" * levels + b"]" * levels + b"}"
     couch_db.request("PUT", "/deep", data=body, headers={"Content-Type": "application/json"})
     couch_db.bulk([{"_id": f"e{n}", "n": n} for n in range(5)])
-    auth = BasicAuth(username=couch.auth[0], password=couch.auth[1]) if couch.auth else None
+    auth = to_auth(couch.auth)
     make: Callable[[], Any] = lambda: CouchFeed(  # noqa: E731
         CouchConnection(url=couch.url, auth=auth),
         SourceOptions.model_validate(

@@ -8,10 +8,11 @@ import pytest
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
-from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.feed import document_ids
 from pillows.feed.document_ids import DocumentIds, IdPage
 from tests.servers.couch_client import CouchDatabase
+from tests.support.couch_auth import to_auth
 
 ODD = ['a"b', "a/b", "a+b", "a\nb", "aé", "a\U0001f600", "a\U0010ffff", "b", "A", "_design/a"]
 
@@ -19,7 +20,7 @@ ODD = ['a"b', "a/b", "a+b", "a\nb", "aé", "a\U0001f600", "a\U0010ffff", "b", "A
 @pytest.fixture
 def ids(couch_db: CouchDatabase, monkeypatch: pytest.MonkeyPatch) -> Iterator[DocumentIds]:
     monkeypatch.setattr(document_ids, "PAGE_IDS", 3)
-    auth = BasicAuth(username=couch_db.auth[0], password=couch_db.auth[1]) if couch_db.auth else None
+    auth = to_auth(couch_db.auth)
     lister = DocumentIds(CouchClient(CouchConnection(url=couch_db.server_url, auth=auth)), couch_db.name)
     yield lister
     lister.close()

@@ -8,14 +8,14 @@ import pytest
 
 from daemon.mirror import columns
 from daemon.mirror.columns import sample_documents
-from pillows.couch.options import BasicAuth, CouchConnection
-from pillows.options import Secret
+from pillows.couch.options import CouchConnection
 from tests.servers.couch_client import CouchDatabase
+from tests.support.couch_auth import to_auth
 
 
 @pytest.fixture
 def connection(couch: Any) -> CouchConnection:
-    auth = BasicAuth(username=couch.auth[0], password=Secret(couch.auth[1])) if couch.auth else None
+    auth = to_auth(couch.auth)
     return CouchConnection(url=couch.url, auth=auth)
 
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pillows.couch.options import BasicAuth
 from pillows.registry import registered
+from tests.support.couch_auth import to_auth
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "pillows-in-python.md"
 
@@ -24,7 +24,7 @@ def test_a_pillow_is_built_by_composition_without_yaml_or_a_base_class(tmp_path,
         ]
     )  # fmt: skip
     example, plugin = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    auth = BasicAuth(username=couch.auth[0], password=couch.auth[1]) if couch.auth else None
+    auth = to_auth(couch.auth)
     names = {"url": couch.url, "auth": auth, "database": couch_db.name, "folder": tmp_path}
     exec(compile(example, str(PAGE), "exec"), names)
 

@@ -6,14 +6,15 @@ from urllib.parse import quote
 
 import pytest
 
-from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
+from tests.support.couch_auth import to_auth
 
 
 @pytest.fixture
 def feed(couch, couch_db):
-    auth = BasicAuth(username=couch.auth[0], password=couch.auth[1]) if couch.auth else None
+    auth = to_auth(couch.auth)
     made = CouchFeed(
         CouchConnection(url=couch.url, auth=auth), SourceOptions(connection="couch", database=couch_db.name)
     )

@@ -15,7 +15,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch.http.response import TooLargeError
-from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.errors import InvalidSeqError, PermanentError, RecreatedError, RetryableError
 from pillows.feed import catch_up, identity_check, requests
 from pillows.feed.base import DatabaseIdentity
@@ -28,6 +28,7 @@ from pillows.feed.requests import Page
 from pillows.models import Change, ChangeBatch
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.support.clock import FakeClock
+from tests.support.couch_auth import to_auth
 from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import Taking, taking
 
@@ -36,7 +37,7 @@ HOW = ["include_docs", "bulk_get", "auto"]
 
 
 def feed(url: str, db: Any, **source: Any) -> CouchFeed:
-    auth = BasicAuth(username=db.auth[0], password=db.auth[1]) if db.auth else None
+    auth = to_auth(db.auth)
     options = SourceOptions(connection="c", database=db.name, **source)
     return CouchFeed(CouchConnection(url=url, auth=auth), options, clock=FakeClock())
 
@@ -154,7 +155,7 @@ def test_faults_of_the_line_lose_nothing(couch, couch_db, tcp_proxy, kind, how):
         proxy.fail(Fault(kind=kind, after_bytes=after_bytes))
     timeouts = {"silence": 1.5}
     options = SourceOptions(connection="c", database=couch_db.name, documents=how, page=500, timeout="200ms")
-    auth = BasicAuth(username=couch_db.auth[0], password=couch_db.auth[1]) if couch_db.auth else None
+    auth = to_auth(couch_db.auth)
     connection = CouchConnection(url=proxy.url, auth=auth, timeouts=timeouts)
     with taking(CouchFeed(connection, options, clock=FakeClock())) as taken:
         until_equal(taken, couch_db)
@@ -351,7 +352,7 @@ def test_unwanted_documents_are_not_fetched(couch, couch_db, tcp_proxy):
     couch_db.fill(200)
     proxy: TcpProxy = tcp_proxy(couch)
     options = SourceOptions(connection="c", database=couch_db.name, documents="bulk_get")
-    auth = BasicAuth(username=couch_db.auth[0], password=couch_db.auth[1]) if couch_db.auth else None
+    auth = to_auth(couch_db.auth)
     source = CouchFeed(
         CouchConnection(url=proxy.url, auth=auth),
         options,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from checkpoints import Seq
-from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.listing import LISTED, Listing, ListingPosition
 from pillows.feed.options import SourceOptions
@@ -20,6 +20,7 @@ from pillows.models import Change, ChangeBatch
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.support.clock import FakeClock
+from tests.support.couch_auth import to_auth
 from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import taking
 
@@ -29,7 +30,7 @@ ODD = ['a"b', "a/b", "a+b", "a\nb", "aé", "a\U0001f600", "_odd".strip("_"), "A"
 
 
 def open_feed(url: str, db: CouchDatabase, **source: Any) -> CouchFeed:
-    auth = BasicAuth(username=db.auth[0], password=db.auth[1]) if db.auth else None
+    auth = to_auth(db.auth)
     options = SourceOptions(connection="c", database=db.name, **{"page": 100, "join_overlap": "0s", **source})
     return CouchFeed(CouchConnection(url=url, auth=auth), options, clock=FakeClock())
 

@@ -11,12 +11,13 @@ import psutil
 import requests
 
 from checkpoints import TailKey
-from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
+from pillows.couch.options import CouchConnection, Timeouts
 from pillows.transports.couchdb.options import CouchdbOutput
 from pillows.transports.couchdb.transport import CouchdbTransport
 from tests.conformance.target import KEY, Target
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.tcp_proxy import Fault, TcpProxy
+from tests.support.couch_auth import to_auth
 
 #: Where the connection of a write is lost: its request not yet whole, or its answer.
 CUTS = {
@@ -42,9 +43,7 @@ class CouchTarget(Target):
         self.prefix = f"target-{uuid.uuid4().hex[:12]}-"
 
     def connection(self) -> CouchConnection:
-        auth = (
-            BasicAuth(username=self.couch.auth[0], password=self.couch.auth[1]) if self.couch.auth else None
-        )
+        auth = to_auth(self.couch.auth)
         return CouchConnection(url=self.proxy.url, auth=auth, timeouts=Timeouts(connect="2s"))
 
     def transport(self, *outputs: str, key: TailKey = KEY) -> CouchdbTransport:
