@@ -17,6 +17,7 @@ PillowError
         ├── AccessError           the server does not let us in
         ├── StateLostError        the saved state is unreadable, or contradicts the target
         └── FencedError           another pillowd has taken over this target
+            └── LaterEpochError       ... or has raised the epoch of its rows
 """
 
 from __future__ import annotations
@@ -125,3 +126,15 @@ class StateLostError(FatalError):
 
 class FencedError(FatalError):
     """Another pillowd writes to this target."""
+
+
+class LaterEpochError(FencedError):
+    """The target holds rows of a later epoch than ours.
+
+    Attributes:
+        epoch: the later one.
+    """
+
+    def __init__(self, message: str | None = None, *, remedy: str = "", epoch: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.epoch = epoch

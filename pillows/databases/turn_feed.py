@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import ClassVar
 
 from gevent.event import Event
@@ -135,7 +136,7 @@ class TurnFeed(CouchFeed):
                 check.check_once()
             put(batch)
 
-        loader = self._make_loader(check, put_checked)
+        loader = self._make_loader(partial(self._fetch, check), put_checked)
         return ReadCursor(since, stop, check, loader, put_checked, self._wants)
 
     def _read(self, cursor: ReadCursor) -> None:

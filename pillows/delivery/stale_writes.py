@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pillows.errors import FencedError
+from pillows.errors import LaterEpochError
 from pillows.feed.base import SourceLookup
 from pillows.models import Batch, DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.retry.cancellable import StopAwareWaiter
@@ -49,17 +49,18 @@ def find_newer_in_target(
         last: id -> the last entry of each document.
 
     Raises:
-        FencedError: a target stores a later epoch than ours.
+        LaterEpochError: a target stores a later epoch than ours.
     """
     ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
     above = {d.id: ours[d.id] for d in batch.documents if d.leaf_version > last[d.id].leaf_version}
     for answers in refused:
         for id, stored in answers.items():
             if epoch_of(stored) > batch.epoch:
-                raise FencedError(
+                raise LaterEpochError(
                     f"The target holds {id!r} of epoch {epoch_of(stored)}, ours is {batch.epoch}: "
                     "another pillowd has begun a later pass.",
                     remedy="stop the other one, or restart this pillow to take the later epoch over",
+                    epoch=epoch_of(stored),
                 )
             if stored > ours[id]:
                 above[id] = max(stored, above.get(id, 0))

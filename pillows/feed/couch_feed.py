@@ -207,10 +207,36 @@ class CouchFeed:
         """
         pieces: list[ChangeBatch] = []
         check = IdentityCheck(self._source, self._fetcher, identity, put=pieces.append, warn=self._warn)
-        with closing(self._make_loader(check, pieces.append)) as loader:
+        with closing(self._make_loader(partial(self._fetch, check), pieces.append)) as loader:
             loader.add(ChangeBatch(changes=changes, seq=None))
             loader.drain()
         return [change for piece in pieces for change in piece.changes]
+
+    def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
+        """Return changes to the present state of their documents, with those that are wanted; one attempt.
+
+        A document that the database does not know is deleted, in the version of the given change.
+
+        Args:
+            changes: what was noted of a reading of this database at any time.
+            identity: of the database that they belong to.
+
+        Raises:
+            RecreatedError: the database is another one.
+            PillowError: as `SourceLookup`.
+        """
+        pieces: list[ChangeBatch] = []
+        with closing(self._make_loader(self._fetcher.read_current, pieces.append)) as loader:
+            loader.add(ChangeBatch(changes=changes, seq=None))
+            loader.drain()
+        # Only now: what was read before belongs to the database that is found here.
+        IdentityCheck(self._source, self._fetcher, identity, put=pieces.append, warn=self._warn).confirm()
+        return [change for piece in pieces for change in piece.changes]
+
+    @property
+    def documents_at_once(self) -> int:
+        """How many documents are worth one call of `load_current`: a few requests, some megabytes."""
+        return self._sizes.group * self._limit.requests
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
         """Read an attachment; one attempt. At most `max_bytes` are received."""
@@ -283,12 +309,15 @@ class CouchFeed:
         put: Callable[[ChangeBatch], None],
     ) -> ReadCursor:
         check = IdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
-        return ReadCursor(since, stop, check, self._make_loader(check, put), put, self._wants)
+        loader = self._make_loader(partial(self._fetch, check), put)
+        return ReadCursor(since, stop, check, loader, put, self._wants)
 
-    def _make_loader(self, check: IdentityCheck, put: Callable[[ChangeBatch], None]) -> DocumentLoader:
-        return DocumentLoader(
-            partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
-        )
+    def _make_loader(
+        self,
+        fetch: Callable[[Sequence[Change]], dict[FetchKey, Change]],
+        put: Callable[[ChangeBatch], None],
+    ) -> DocumentLoader:
+        return DocumentLoader(fetch, put, wants=self._wants, limit=self._limit, sizes=self._sizes)
 
     def _read(self, cursor: ReadCursor) -> None:
         """Read until a stop is requested."""

@@ -25,12 +25,14 @@ class Retrier:
         observer: receives each failure before the wait.
         on_trouble: called with the operation's back-off and the reason before each wait, and with "" once
             the operation has succeeded, or is refused for good.
+        check_ownership: called before each attempt; see `TailServices`.
     """
 
     tail: TailKey
     waiter: StopAwareWaiter
     observer: Observer
     on_trouble: Callable[[Backoff, str], None] = lambda _operation, _reason: None
+    check_ownership: Callable[[], None] = lambda: None
 
     def retry_write(self, where: str, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises neither `RetryableError` nor `StoreWriteError`.
@@ -47,6 +49,7 @@ class Retrier:
         backoff: Backoff | None = None
         while True:
             try:
+                self.check_ownership()
                 result = attempt()
             except RetryableError as error:
                 failure = error

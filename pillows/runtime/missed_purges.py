@@ -72,6 +72,7 @@ class MissedPurges:
         options: how far it goes.
         start: starts the job beside the tail; its errors end the tail.
         note: receives why the targets may differ from the source; "" when they don't.
+        is_ours: whether a document is one of the tail's; the others are left alone.
 
     Attributes:
         job: compares what the targets hold with what the source knows.
@@ -87,6 +88,7 @@ class MissedPurges:
         options: MissedPurgesOptions,
         start: Callable[[Job], None],
         note: Callable[[str], None],
+        is_ours: Callable[[str], bool] = lambda _id: True,
     ) -> None:
         self.job = Job(self._compare)
         self._tail = tail
@@ -96,6 +98,7 @@ class MissedPurges:
         self._options = options
         self._start = start
         self._note = note
+        self._is_ours = is_ours
         self._purges = 0  # missed since the gap was noticed
         self._purge_seq: str | None = None  # the newest position, which the checkpoint gets at the end
         self._result: Comparison | None = None
@@ -174,9 +177,10 @@ class MissedPurges:
         held = 0
         absent: set[str] = set()
         for page in transport.stored(output):
-            held += len(page)
+            ours = [each for each in page if self._is_ours(each.id)]
+            held += len(ours)
             ids = [
-                each.id for each in page if each.write_version is not None or not each.id.startswith(_DESIGN)
+                each.id for each in ours if each.write_version is not None or not each.id.startswith(_DESIGN)
             ]
             absent.update(self._look_up(ids))
         return held, absent

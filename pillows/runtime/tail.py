@@ -5,10 +5,12 @@ The supervisor creates a new tail for each start, so no state of a crashed tail 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gevent.event import Event
 
 from checkpoints import Checkpoint, CheckpointMoved
-from pillows.errors import PurgesMissedError, SourceChangedError, StoppedError
+from pillows.errors import LaterEpochError, PurgesMissedError, SourceChangedError, StoppedError
 from pillows.observer import Rewind
 from pillows.runtime.status import State, TailStatus
 from pillows.runtime.tail_monitor import TailMonitor
@@ -67,6 +69,8 @@ class Tail:
             stop.rawlink(relay)
             try:
                 self._run_once(halt)
+            except LaterEpochError as error:
+                self._follow(error)
             except CheckpointMoved:
                 self._note_rewind(Rewind.EDITED, "an operator edited the checkpoint")
             except PurgesMissedError as error:
@@ -124,6 +128,13 @@ class Tail:
         self._monitor.start()
         self._run = TailRun(self._settings, self._services, self._monitor, halt=halt)
         self._run.run()
+
+    def _follow(self, error: LaterEpochError) -> None:
+        """Go on in the epoch that another part of the pillow has begun, if there are others."""
+        stored = self._services.store.get(self.key)
+        if not self._settings.is_part or stored is None or stored.epoch >= error.epoch:
+            raise error
+        self._services.store.save(self.key, replace(stored, epoch=error.epoch))
 
     def _begin_pass(self, error: PurgesMissedError) -> None:
         """Read the source from its beginning: what the pass does not meet is removed at its end."""

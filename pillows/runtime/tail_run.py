@@ -75,6 +75,7 @@ class TailRun:
             StopAwareWaiter(services.clock, halt, self._tick),
             services.observer,
             monitor.note_trouble,
+            services.check_ownership,
         )
         self._settings = settings
         self._services = services
@@ -253,6 +254,7 @@ class TailRun:
             options=self._settings.missed_purges,
             start=lambda job: self._housekeeping.start_soon(job, 0.0),
             note=self._monitor.note_doubt,
+            is_ours=self._services.is_ours,
         )
 
     def _build_pusher(self) -> Pusher[Item] | PartitionedPusher[Item]:

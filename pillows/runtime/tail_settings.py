@@ -37,6 +37,7 @@ class TailSettings:
         errors: the limits for documents that cannot be written.
         missed_purges: how far the tail goes by itself after missed purges.
         write_timeouts_seconds: transport name -> longest write; see `FanOut`.
+        is_part: whether other tails write the other documents of the pillow; see `Transport.take_part`.
     """
 
     key: TailKey
@@ -48,6 +49,7 @@ class TailSettings:
     errors: ErrorOptions = field(default_factory=ErrorOptions)
     missed_purges: MissedPurgesOptions = field(default_factory=MissedPurgesOptions)
     write_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
+    is_part: bool = False
 
 
 class Carrier(Protocol):
@@ -85,6 +87,9 @@ class TailServices:
         observer: receives everything that happens.
         make_carrier: makes what carries changes with worker processes; None carries them in this process.
         backfill: sends documents beside the feed for as long as the run lasts; see `DocumentSender`.
+        check_ownership: raises RetryableError while another process may have taken the tail over: then no
+            write begins.
+        is_ours: whether a document belongs to this tail, where it is a part of a pillow.
     """
 
     make_feed: Callable[[], Feed]
@@ -95,3 +100,5 @@ class TailServices:
     observer: Observer
     make_carrier: MakeCarrier | None = None
     backfill: Callable[[DocumentSender], None] | None = None
+    check_ownership: Callable[[], None] = lambda: None
+    is_ours: Callable[[str], bool] = lambda _id: True

@@ -120,6 +120,21 @@ class TargetState:
         return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the parts into which a pillow's documents are divided, each with a tail of its own.
+
+    Attributes:
+        key: the part's tail.
+        number: of the part, from 0.
+        term: a name for the time for which one process has the part; no earlier owner had the same.
+    """
+
+    key: TailKey
+    number: int
+    term: str
+
+
 class Transport(ABC):
     """Writes the rows of one tail into one target.
 
@@ -152,6 +167,8 @@ class Transport(ABC):
     takes_json: ClassVar[bool] = False
     #: May write the documents of several databases; see `share`.
     shareable: ClassVar[bool] = False
+    #: May write a part of the pillow's documents beside other tails; see `take_part`.
+    divisible: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name
@@ -246,6 +263,19 @@ class Transport(ABC):
 
         Args:
             connection: its name; a source's is `connection/database`.
+        """
+
+    def take_part(self, part: Part) -> None:  # noqa: B027 - few keep more than documents
+        """Prepare for one part of the pillow's documents, once, before `open`.
+
+        Tails of other parts write into the same outputs, in other processes, too. Where a document changes
+        its part, two of them may write it at the same time: its write version decides, in one step with the
+        write. So `open` never says that the target is empty, and `finish_pass` removes nothing.
+
+        `key` stays the pillow's. A checkpoint and a fence are the part's.
+
+        Args:
+            part: the part.
         """
 
     def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:

@@ -31,6 +31,7 @@ class NullTransport(AppendOnlyTransport):
     Output: ClassVar[type[OutputOptions]] = NullOutput
     takes_json: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
 
     def __init__(
         self, name: str, key: TailKey, connection: NullConnection, outputs: Mapping[str, NullOutput]

@@ -19,7 +19,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions
-from pillows.transports.base import AppendOnlyTransport, TargetState
+from pillows.transports.base import AppendOnlyTransport, Part, TargetState
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.json_lines import encode_batch, preview_batch
@@ -47,6 +47,7 @@ class JsonlTransport(AppendOnlyTransport):
     mirror: ClassVar[MirrorSupport | None] = JsonlMirror()
     remembers: ClassVar[bool] = True
     transactional: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,7 +64,22 @@ class JsonlTransport(AppendOnlyTransport):
         self._file = ManifestFile(self._folder / f"{_file_name(key)}.manifest")
         self._manifest: Manifest | None = None
         self._segments: dict[str, SegmentedFile] = {}
+        self._outputs = outputs  # with the names of their files
         self._worker = SerialWorker()
+
+    def take_part(self, part: Part) -> None:
+        """Write files of this owner of the part alone; see `Transport.take_part`.
+
+        The next owner may be on another machine, so the checkpoint is not kept with them: after a crash the
+        last lines come again, in the next owner's files.
+        """
+        self.transactional = self.remembers = False  # type: ignore[misc]  # of this instance
+        infix = f"{part.number}-{part.term}"
+        self._file = ManifestFile(self._folder / f"{_file_name(self.key)}.{infix}.manifest")
+        self._outputs = {
+            output: options.model_copy(update={"file": _add_infix(options.file, infix)})
+            for output, options in self.outputs.items()
+        }
 
     def check(self) -> str:
         """Check the folder; see `Transport.check`."""
@@ -118,7 +134,7 @@ class JsonlTransport(AppendOnlyTransport):
                 f"The files of {self.name} were written by {manifest.pillow}@{manifest.source}.",
                 remedy="choose another folder",
             )
-        for output, options in self.outputs.items():
+        for output, options in self._outputs.items():
             known = manifest.files.get(options.file, FileState()) if manifest else FileState()
             segments = self._segments[output] = SegmentedFile(
                 self._folder / options.file,
@@ -169,7 +185,7 @@ class JsonlTransport(AppendOnlyTransport):
     def _save(self, checkpoint: Checkpoint | None) -> None:
         """Acknowledge the appended lines, together with the checkpoint if one is given."""
         known = self._manifest or Manifest.new(self.key)
-        files = {self.outputs[o].file: FileState(*s.written) for o, s in self._segments.items()}
+        files = {self._outputs[o].file: FileState(*s.written) for o, s in self._segments.items()}
         manifest = known.advance(checkpoint, files)
         self._file.save(manifest)
         self._manifest = manifest
@@ -182,6 +198,12 @@ class JsonlTransport(AppendOnlyTransport):
         self._segments = {}
         self._manifest = None
         self._file.close()
+
+
+def _add_infix(file: str, infix: str) -> str:
+    """Return the name of an output's file with something before its suffix."""
+    stem, dot, suffix = file.rpartition(".")
+    return f"{stem}.{infix}.{suffix}" if dot else f"{file}.{infix}"
 
 
 def _file_name(key: TailKey) -> str:

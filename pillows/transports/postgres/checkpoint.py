@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,22 +12,39 @@ import psycopg
 from psycopg import sql
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import FencedError
+from pillows.errors import FencedError, StateLostError
 from pillows.transports.base import TargetState
 from pillows.transports.postgres.schema import table_exists
 from pillows.transports.postgres.statements import Name, Table, fetch_value
+
+#: Class of the advisory locks by which the parts of a pillow take turns ("part" as a number).
+PART_LOCK = int.from_bytes(b"part")
+
+#: Of a pillow and all its parts; no name of a database holds a `#` (CouchDB docs, "/{db}").
+_FIND_EPOCH = (
+    "select max(epoch) from {} where pillow = %(pillow)s"
+    " and (source = %(whole)s or left(source, length(%(whole)s) + 1) = %(whole)s || '#')"
+)
+_FENCE_WHOLE = "update {} set fence = '' where pillow = %(pillow)s and source = %(whole)s"
+_FENCE_PARTS = (
+    "update {} set fence = '' where pillow = %(pillow)s"
+    " and left(source, length(%(whole)s) + 1) = %(whole)s || '#'"
+)
 
 
 class CheckpointRow:
     """Reads and writes the row, in transactions of the caller.
 
     Args:
-        key: of the tail.
+        key: of the pillow's tail.
         schema: of `pillowd_checkpoint`.
+        part: the tail of a part of the pillow, whose row it is; the row of the whole unless given.
     """
 
-    def __init__(self, key: TailKey, schema: str) -> None:
-        self._key = key
+    def __init__(self, key: TailKey, schema: str, part: TailKey | None = None) -> None:
+        self._whole = key.source
+        self._is_part = part is not None
+        self._key = part or key
         self._table_path = (schema, "pillowd_checkpoint")
         self._table = Name(*self._table_path)
         self._fence = secrets.token_hex(8)
@@ -42,14 +60,31 @@ class CheckpointRow:
             cursor,
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
-        empty = all(fetch_value(cursor, table.is_empty_query) for table in tables)
+        empty = not self._is_part and all(fetch_value(cursor, table.is_empty_query) for table in tables)
         state = TargetState.from_row(found, empty=empty)
-        if found is not None:
-            return state
-        return state.with_foreign_versions(fetch_value(cursor, each.highest_version_query) for each in tables)
+        # Under a lower epoch than that of another part, or of the whole, writes would be refused.
+        ((epoch,),) = self._execute(cursor, _FIND_EPOCH).fetchall()
+        if epoch is not None:
+            return replace(state, epoch=epoch)
+        state = state.with_foreign_versions(
+            fetch_value(cursor, each.highest_version_query) for each in tables
+        )
+        if self._is_part and state.foreign_epoch is not None:
+            raise StateLostError(
+                f"The tables of {self._key.pillow} hold rows, but none that it wrote.",
+                remedy="give it tables of its own; or run it with `coordination: {type: none}` first, where "
+                f"`pillowd checkpoint reset {self._key.pillow}` takes them over",
+            )
+        return state
 
     def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
-        """Take the fence from its present owner and save the checkpoint. An epoch is never lowered."""
+        """Take the fence from its present owner and save the checkpoint. An epoch is never lowered.
+
+        The whole and its parts take the fence from each other, too. The row of the whole is always locked
+        first, so that no two owners wait for each other.
+        """
+        if self._is_part:
+            self._execute(cursor, _FENCE_WHOLE)
         self._execute(
             cursor,
             "insert into {} as c (pillow, source, generation, epoch, fence, seq, checkpoint, saved_at)"
@@ -59,13 +94,21 @@ class CheckpointRow:
             " checkpoint = excluded.checkpoint, saved_at = excluded.saved_at",
             checkpoint,
         )
+        if not self._is_part:
+            self._execute(cursor, _FENCE_PARTS)
 
     def lock_fence(self, cursor: psycopg.Cursor) -> None:
         """Lock the fence until the end of the transaction.
 
+        Parts take turns: a document that has changed its part may be in two transactions, and what one has
+        read must stay valid until it commits.
+
         Raises:
             FencedError: somebody else has it, or nobody ever took it.
         """
+        if self._is_part:
+            names = (PART_LOCK, self._key.pillow)
+            cursor.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", names)
         found = self._execute(
             cursor,
             "select from {} where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s"
@@ -136,6 +179,7 @@ class CheckpointRow:
         parameters: dict[str, Any] = {
             "pillow": self._key.pillow,
             "source": self._key.source,
+            "whole": self._whole,
             "fence": self._fence,
         }
         if members:

@@ -22,7 +22,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, PermanentError
 from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, key_range
 from pillows.options import Options, OutputOptions
-from pillows.transports.base import KeyedTransport, Stored, TargetState
+from pillows.transports.base import KeyedTransport, Part, Stored, TargetState
 from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.postgres.checkpoint import CheckpointRow
 from pillows.transports.postgres.comparison import RowComparison
@@ -77,6 +77,7 @@ class PostgresTransport(KeyedTransport):
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
     shareable: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class PostgresTransport(KeyedTransport):
         self._shared_connection: str | None = None
         self._tables = self._make_tables()
         self._checkpoint = CheckpointRow(key, connection.schema_)
+        self._is_part = False
         self._opened = False
         self._acquired = False
         self._forgot_at: float | None = None
@@ -201,6 +203,11 @@ class PostgresTransport(KeyedTransport):
         self._shared_connection = connection
         self._tables = self._make_tables()
 
+    def take_part(self, part: Part) -> None:
+        """Use a row, and a fence, of the part's own; see `Transport.take_part`."""
+        self._checkpoint = CheckpointRow(self.key, self.connection.schema_, part.key)
+        self._is_part = True
+
     def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:
         """Yield the state of each database; see `Transport.list_checkpoints`."""
         with self._server.transaction() as cursor:
@@ -213,6 +220,8 @@ class PostgresTransport(KeyedTransport):
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Remove the rows of lower epochs; see `Transport.finish_pass`."""
+        if self._is_part:
+            return 0
         stored_as = [to_storable(id) for id in kept]
         removed = sum(self._sweep(table, epoch << VERSION_BITS, stored_as) for table in self._tables)
         self._forget(floor=epoch << VERSION_BITS)

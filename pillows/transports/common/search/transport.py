@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FatalError, PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, newest
-from pillows.transports.base import KeyedTransport, Stored, TargetState
+from pillows.transports.base import KeyedTransport, Part, Stored, TargetState
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import SOURCE, encode_mark, encode_operations, find_gone
@@ -45,6 +46,7 @@ class SearchTransport(KeyedTransport):
     verifiable = True
     takes_json = True
     shareable = True
+    divisible = True
 
     connection: SearchConnection
     outputs: Mapping[str, SearchOutput]
@@ -63,6 +65,7 @@ class SearchTransport(KeyedTransport):
         self._writers: dict[str, IndexWriter] = {}
         self._compressor = SerialWorker()
         self._source_connection: str | None = None
+        self._is_part = False
         self._settled_at = 0.0
         self._purge_at = 0.0
 
@@ -125,7 +128,11 @@ class SearchTransport(KeyedTransport):
             )
             for output, one in found.items()
         }
-        return TargetState.merge(states)
+        state = TargetState.merge(states)
+        if not self._is_part:
+            return state
+        self._refuse_unpublished()
+        return replace(state, empty=False)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
         """Store epoch and number of edits in the `_meta` of every index; there is no fence."""
@@ -159,6 +166,8 @@ class SearchTransport(KeyedTransport):
             RetryableError: the cluster is away or busy; call again.
             FatalError: see `write`.
         """
+        if self._is_part:
+            return 0
         result = BulkResult()
         for output, index in self._get_indices().items():
             self._writers[output].sweep(epoch, frozenset(kept), result)
@@ -170,6 +179,10 @@ class SearchTransport(KeyedTransport):
         """Add a field with the source to each document, by which its database's can be found."""
         self._source_connection = connection
         self.outputs = {name: _with_source(options) for name, options in self.outputs.items()}
+
+    def take_part(self, part: Part) -> None:  # noqa: ARG002 - the contract's
+        """Write into the index of the pillow; see `Transport.take_part`. Every operation is guarded there."""
+        self._is_part = True
 
     def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
         """Remove the documents of one database; see `Transport.sweep_database`.
@@ -269,6 +282,19 @@ class SearchTransport(KeyedTransport):
             index.locate()
         self._writers = self._make_writers(client)
         return client
+
+    def _refuse_unpublished(self) -> None:
+        """Refuse an index that readers do not see yet: no part knows when all are complete."""
+        for index in self._indices.values():
+            with translate_errors():
+                hidden = index.output.build.live and index.list_publication()
+            if hidden:
+                raise ConfigError(
+                    f"{self.key} needs another index ({index.spec.name}), which all its parts must fill "
+                    f"before {index.spec.alias!r} can point to it.",
+                    remedy="put the old settings back; or run the pillow with `coordination: {type: none}` "
+                    f"until `pillowd rebuild {self.key.pillow}` has switched",
+                )
 
     def _make_writers(self, client: SearchClient) -> dict[str, IndexWriter]:
         return {
