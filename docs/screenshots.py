@@ -42,20 +42,20 @@ RECREATED = (
 #: What a browser keeps of the last ten minutes, as if it had been open for so long.
 HISTORY = """async () => {
   const { pillows } = await import("/assets/main.js");
-  pillows.at = 0;
-  pillows.times.fill(NaN);
+  const all = [...pillows.byKey.values()].flatMap(({ lag, rate }) => [lag, rate]);
+  for (const points of [pillows.times, ...all]) points.length = 0;
   const now = Date.now() / 1000, until = 590;
   for (let second = until; second >= 0; second--) {
     pillows.note(now - second);
-    const at = (pillows.at + pillows.times.length - 1) % pillows.times.length;
+    const at = pillows.times.length - 1;
     let number = 0;
     for (const { facts, lag, rate } of pillows.byKey.values()) {
       const random = Math.abs(Math.sin(second * 12.9898 + ++number * 78.233) * 43758.5453) % 1;
       const wave = 1 + 0.4 * Math.sin(second / (40 + 9 * number)) + 0.35 * (random - 0.5);
       const isAway = facts.state === "backing-off" && second < 184;
       const usual = facts.changes_per_second;
-      rate[at] = isAway ? 0 : usual == null ? NaN : (usual || 21) * wave;
-      lag[at] = isAway ? (184 - second) * 68 : facts.pending == null ? NaN
+      rate[at] = isAway ? 0 : usual == null ? null : (usual || 21) * wave;
+      lag[at] = isAway ? (184 - second) * 68 : facts.pending == null ? null
         : facts.state === "catching-up" ? facts.pending + 2600 * second
         : random > 0.93 ? Math.round(60 * (random - 0.9)) : 0;
     }

@@ -102,7 +102,7 @@ def test_the_page_shows_what_happens(
     daemon.start()
     page = Watched(chromium, url)
     page.wait("document.getElementById('verdict').textContent === 'Both pillows are live'", 30)
-    page.wait("document.querySelectorAll('#rows canvas').length === 4", 5)
+    page.wait("document.querySelectorAll('#rows svg.line path').length === 12", 5)
     check_access(page.tab)
 
     page.tab.keyboard.press("j")

@@ -1,91 +1,93 @@
 // What is known of all pillows: the server's messages applied, ordered, summed up. Nothing here touches the page.
 
 /** Points kept for each pillow: one a second, ten minutes. */
-export const POINTS = 600;
+const POINTS = 600;
 
 /** States from worst to best. */
-export const STATES = ["failed", "backing-off", "stopped", "starting", "paused", "catching-up", "standby", "live"];
+const STATES = ["failed", "backing-off", "stopped", "starting", "paused", "catching-up", "standby", "live"];
 
-/** The pillows, by key, as the messages of `/v1/events` describe them. */
+/** The pillows, by key, as the messages of `/v1/events` describe them. Times are those of the daemon's clock. */
 export class Pillows {
   constructor() {
     this.daemon = {};
+    this.aheadSeconds = 0; // of the daemon's clock is this one
     this.byKey = new Map();
-    this.times = new Float64Array(POINTS).fill(NaN);
-    this.at = 0; // the index of the next point
+    this.times = [];
   }
 
-  /** Apply a `status` message that arrived at a time (in seconds). Return the announcements of changed states. */
-  apply(message, now) {
+  /** Return the daemon's time at a time of this clock. */
+  daemonTime(now) {
+    return now - this.aheadSeconds;
+  }
+
+  /** Apply a `status` message that arrived at a time of this clock. Return the announcements of changed states. */
+  apply(message, received) {
+    if (message.daemon) {
+      this.aheadSeconds = received - message.daemon.at;
+      this.daemon = { version: message.daemon.version, startedAt: message.daemon.at - message.daemon.up_seconds };
+    }
     const said = [];
-    // How much this clock is ahead of the daemon's, whose times are in its messages.
-    if (message.daemon) this.daemon = { ...message.daemon, received: now, ahead: now - message.daemon.at };
-    for (const facts of message.pillows ?? []) {
-      const key = keyOf(facts);
-      const known = this.byKey.get(key);
-      if (known && facts.state && known.facts.state !== facts.state) said.push(`${facts.pillow} is ${facts.state}`);
-      const pillow = known ?? { key, facts: {}, since: {}, lag: empty(), rate: empty() };
-      Object.assign(pillow.facts, facts);
-      for (const name of Object.keys(facts)) if (name.endsWith("_age_seconds")) pillow.since[name] = now - facts[name];
-      this.byKey.set(key, pillow);
+    for (const changed of message.pillows) {
+      const key = keyOf(changed);
+      const known = this.byKey.get(key) ?? { key, facts: {}, lag: [], rate: [] };
+      if (changed.state && known.facts.state && known.facts.state !== changed.state) said.push(`${changed.pillow} is ${changed.state}`);
+      Object.assign(known.facts, withMoments(changed, this.daemonTime(received)));
+      this.byKey.set(key, known);
     }
-    const listed = message.complete ? new Set(message.pillows.map(keyOf)) : null;
-    for (const key of listed ? [...this.byKey.keys()].filter((each) => !listed.has(each)) : message.gone ?? []) {
-      this.byKey.delete(key);
-    }
+    const listed = new Set(message.pillows.map(keyOf));
+    const gone = message.complete ? [...this.byKey.keys()].filter((key) => !listed.has(key)) : message.gone;
+    for (const key of gone) this.byKey.delete(key);
     return said;
   }
 
   /** Note a point of every pillow, once a second. */
   note(now) {
-    this.times[this.at] = now;
-    for (const pillow of this.byKey.values()) {
-      pillow.lag[this.at] = pillow.facts.pending ?? NaN;
-      pillow.rate[this.at] = pillow.facts.changes_per_second ?? NaN;
+    push(this.times, now);
+    for (const { facts, lag, rate } of this.byKey.values()) {
+      push(lag, facts.pending ?? null);
+      push(rate, facts.changes_per_second ?? null);
     }
-    this.at = (this.at + 1) % POINTS;
   }
 
   /** Return how many seconds the lines span: whole minutes, as many as there are points for, ten at most. */
   span(now) {
-    const first = this.times[Number.isNaN(this.times[this.at]) ? 0 : this.at];
-    return 60 * Math.min(POINTS / 60, Math.max(1, Math.ceil((now - first) / 60) || 1));
+    return 60 * Math.min(POINTS / 60, Math.max(1, Math.ceil((now - this.times[0]) / 60) || 1));
   }
 
-  /** Return the points of one kind ("lag", "rate") in their order, as [times, values]. */
+  /** Return a pillow's points of one kind ("lag", "rate"), as [times, values]. */
   points(pillow, kind) {
-    const times = [], values = [];
-    for (let step = 0; step < POINTS; step++) {
-      const index = (this.at + step) % POINTS;
-      if (!Number.isNaN(this.times[index])) {
-        times.push(this.times[index]);
-        values.push(Number.isNaN(pillow[kind][index]) ? null : pillow[kind][index]);
-      }
-    }
-    return [times, values];
+    return [this.times.slice(this.times.length - pillow[kind].length), pillow[kind]];
   }
 
-  /** Return the pillows that a filter text finds, worst first. */
+  /** Return the pillows whose name, source, state or reason has each word of a filter, worst first. */
   listed(filter) {
-    const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-    return [...this.byKey.values()].filter((each) => matches(each.facts, words)).sort(compareWorst);
+    const words = filter.toLowerCase().split(/\s+/);
+    return [...this.byKey.values()].filter(({ key, facts }) => {
+      const text = `${key} ${facts.state} ${facts.reason}`.toLowerCase();
+      return words.every((word) => text.includes(word));
+    }).sort(compareWorst);
   }
 }
 
-/** Return what identifies a pillow's tail. */
-export function keyOf(facts) {
+function keyOf(facts) {
   return `${facts.pillow}@${facts.source}`;
 }
 
-/** Return an age as it is now. It passes with the clock; the server sends it only when it does not. */
-export function ageNow({ facts, since }, name, now) {
-  return facts[name] == null ? null : Math.max(0, now - since[name]);
+/** Return facts with moments instead of ages, which pass with the clock: the server does not send them again. */
+function withMoments(facts, now) {
+  return Object.fromEntries(Object.entries(facts).map(([name, value]) => (name.endsWith("_age_seconds")
+    ? [name.replace("_age_seconds", "_at"), value == null ? null : now - value] : [name, value])));
 }
 
-/** Return the time since the target that is worst off was last written to; null if one never was. */
-export function deliveryAge({ facts }, now) {
-  const times = (facts.transports ?? []).map(({ delivered_at: at }) => at);
-  return !times.length || times.includes(null) ? null : Math.max(0, now - Math.min(...times));
+function push(points, value) {
+  points.push(value);
+  if (points.length > POINTS) points.shift();
+}
+
+/** Return when the target that is worst off was last written to; null if one never was. */
+export function deliveredAt({ transports = [] }) {
+  const times = transports.map(({ delivered_at: at }) => at);
+  return !times.length || times.includes(null) ? null : Math.min(...times);
 }
 
 /** Return how much of a first pass is done, between 0 and 1; null where the numbers do not say. */
@@ -94,14 +96,8 @@ export function passShare(facts) {
   return facts.changes / (facts.changes + facts.pending);
 }
 
-/** Return whether each word is in the name, source, state or reason. */
-function matches(facts, words) {
-  const text = `${facts.pillow} ${facts.source} ${facts.state} ${facts.reason}`.toLowerCase();
-  return words.every((word) => text.includes(word));
-}
-
 /** Worst state first, then the greatest lag by orders of magnitude (so that rows rest), then by name. */
-export function compareWorst(a, b) {
+function compareWorst(a, b) {
   return rank(a) - rank(b) || magnitude(b) - magnitude(a) || (a.key < b.key ? -1 : 1);
 }
 
@@ -114,23 +110,19 @@ function magnitude({ facts }) {
   return Math.floor(Math.log10(1 + (facts.lag_seconds ?? 0)) + 0.5);
 }
 
-/** Return the number of pillows in each state that occurs, worst first: [["failed", 1], ["live", 2]]. */
+/** Return the number of pillows in each state that occurs, in the order of the pillows: [["failed", 1], ["live", 2]]. */
 export function countStates(pillows) {
   const counts = new Map();
   for (const { facts } of pillows) counts.set(facts.state, (counts.get(facts.state) ?? 0) + 1);
-  return [...counts].sort(([a], [b]) => STATES.indexOf(a) - STATES.indexOf(b));
+  return [...counts];
 }
 
 /** Return one sentence that says how all is. */
 export function verdict(counts) {
   const total = counts.reduce((sum, [, number]) => sum + number, 0);
   if (!total) return "No pillows";
-  const [worst, number] = counts[0];
-  const verb = worst === "failed" ? ["has", "have"] : ["is", "are"];
-  if (number === total) return `${total === 1 ? "The pillow" : total === 2 ? "Both pillows" : `All ${total} pillows`} ${verb[total === 1 ? 0 : 1]} ${worst}`;
-  return `${number} of ${total} pillows ${verb[number === 1 ? 0 : 1]} ${worst}`;
-}
-
-function empty() {
-  return new Float32Array(POINTS).fill(NaN);
+  const [state, number] = counts[0];
+  const who = number < total ? `${number} of ${total} pillows` : ["The pillow", "Both pillows"][total - 1] ?? `All ${total} pillows`;
+  const verb = state === "failed" ? ["has", "have"] : ["is", "are"];
+  return `${who} ${verb[number === 1 ? 0 : 1]} ${state}`;
 }

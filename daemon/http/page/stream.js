@@ -1,42 +1,29 @@
-// The stream of `/v1/events`, opened again whenever it ends or falls silent.
+// The stream of `/v1/events`. A browser itself reconnects, with `Last-Event-ID`, where a connection ends. It gives up
+// where the server refuses (503), and does not notice a connection that says nothing more.
 
 const SILENCE_SECONDS = 15; // the server says something every 5 s
-const MOST_SECONDS = 10; // longest wait before another try
+const CHECK_SECONDS = 3;
 
-/**
- * Keep a stream open. The browser itself reconnects with `Last-Event-ID` where a connection ends; this does it
- * where the browser gives up: a refusal (503), or a connection that says nothing more.
- * `on` has: status(message), event(message), connected(), lost().
- */
+/** Keep a stream open. `on` has: status(message), event(message), lost(). */
 export function follow(url, on) {
-  let source, silence, delay = 1;
+  let source, heardAt;
 
   function open() {
+    heardAt = Date.now();
     source = new EventSource(url);
+    source.addEventListener("error", on.lost);
+    source.addEventListener("event", ({ data }) => on.event(JSON.parse(data)));
     source.addEventListener("status", ({ data }) => {
-      heard();
+      heardAt = Date.now();
       on.status(JSON.parse(data));
     });
-    source.addEventListener("event", ({ data }) => on.event(JSON.parse(data)));
-    source.addEventListener("error", () => {
-      on.lost();
-      if (source.readyState === EventSource.CLOSED) again();
-    });
-  }
-
-  function heard() {
-    delay = 1;
-    clearTimeout(silence);
-    silence = setTimeout(() => { on.lost(); again(); }, SILENCE_SECONDS * 1000);
-    on.connected();
-  }
-
-  function again() {
-    clearTimeout(silence);
-    source.close();
-    setTimeout(open, delay * 1000);
-    delay = Math.min(MOST_SECONDS, delay * 2);
   }
 
   open();
+  setInterval(() => {
+    if (source.readyState !== EventSource.CLOSED && Date.now() - heardAt < SILENCE_SECONDS * 1000) return;
+    on.lost();
+    source.close();
+    open();
+  }, CHECK_SECONDS * 1000);
 }

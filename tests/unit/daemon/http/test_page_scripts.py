@@ -18,13 +18,10 @@ FOLDER = Path(page.__file__).parents[1] / "page"
 @pytest.fixture(scope="module")
 def script() -> Any:
     context = quickjs.Context()
-    for name in ("format.js", "pillows.js"):
-        context.eval(re.sub(r"^export ", "", (FOLDER / name).read_text(), flags=re.MULTILINE))
-    charts = re.sub(
-        r"^(export|import) .*?(?=function)|^import .*$", "", (FOLDER / "charts.js").read_text(), flags=re.M
-    )
-    context.eval(charts[charts.index("function peaksByPixel") : charts.index("/** Return a chart")])
-    context.eval("var pillows = new Pillows();")
+    context.eval("var Intl = {NumberFormat: function() {}};")
+    for name in ("format.js", "pillows.js", "dom.js", "charts.js", "table.js", "drawer.js"):
+        text = (FOLDER / name).read_text()
+        context.eval(re.sub(r"^export |^import .*$", "", text, flags=re.MULTILINE))
 
     def run(expression: str) -> Any:
         return json.loads(context.eval(f"JSON.stringify({expression}) ?? 'null'"))
@@ -49,8 +46,10 @@ def script() -> Any:
         ("duration(59.6)", "1m"),
         ("duration(3725)", "1h 2m"),
         ("duration(86400 * 3 + 5)", "3d"),
-        ("ago(0.4)", "now"),
-        ("ago(61)", "1m 1s ago"),
+        ("duration(3600 * 5 + 59)", "5h"),
+        ("ago(99.6, 100)", "now"),
+        ("ago(39, 100)", "1m 1s ago"),
+        ("ago(null, 100)", "\N{EN DASH}"),
         ("percent(0.9999)", "99 %"),
         (
             r'printable("a\u202eb\x1b[31m\u0000\ud800 ünï 中 עב 😀")',
@@ -69,12 +68,6 @@ def test_a_reason_is_divided_into_cause_and_remedy(script: Any) -> None:
     }
     assert script('splitReason("refused")') == {"reason": "refused", "remedy": ""}
     assert script('splitReason("x Remedy:")') == {"reason": "x", "remedy": ""}
-    assert script('codeParts("see `a` or `b`")') == [
-        ["plain", "see "],
-        ["code", "a"],
-        ["plain", " or "],
-        ["code", "b"],
-    ]
 
 
 def commands(script: Any, **facts: Any) -> list[str]:
@@ -115,7 +108,7 @@ function given(name, more) {
 }
 function pillowsOf(...all) {
   const made = new Pillows();
-  made.apply({complete: true, pillows: all, daemon: {at: 50}}, 100);
+  made.apply({complete: true, pillows: all, gone: [], daemon: {at: 50, up_seconds: 10}}, 100);
   return made;
 }
 function namesOf(pillows, filter) { return pillows.listed(filter ?? "").map(({facts}) => facts.pillow); }
@@ -149,19 +142,19 @@ def test_messages_are_merged_and_new_states_announced(script: Any) -> None:
     body = """
     const p = pillowsOf(given("a", {pending: 5, checkpoint_age_seconds: 2}), given("b"));
     const changed = [{pillow: "a", source: "c/a", pending: 6}, {pillow: "b", source: "c/b", state: "failed"}];
-    const said = p.apply({pillows: changed}, 103);
-    const a = p.byKey.get("a@c/a"), age = ageNow(a, "checkpoint_age_seconds", 110);
-    const result = {said, pending: a.facts.pending, state: a.facts.state, age};
+    const said = p.apply({pillows: changed, gone: []}, 103);
+    const a = p.byKey.get("a@c/a"), saved = ago(a.facts.checkpoint_at, p.daemonTime(110));
+    const result = {said, pending: a.facts.pending, state: a.facts.state, saved};
     p.apply({pillows: [], gone: ["b@c/b"]}, 104);
     result.left = namesOf(p);
-    p.apply({complete: true, pillows: [given("z")]}, 105);
-    return {...result, after: namesOf(p), ahead: p.daemon.ahead};
+    p.apply({complete: true, pillows: [given("z")], gone: []}, 105);
+    return {...result, after: namesOf(p), ahead: p.aheadSeconds};
     """
     assert run(script, body) == {
         "said": ["b is failed"],
         "pending": 6,
         "state": "live",
-        "age": 12,
+        "saved": "12s ago",
         "left": ["a"],
         "after": ["z"],
         "ahead": 50,
@@ -193,10 +186,10 @@ def test_lines_span_whole_minutes_as_they_fill(script: Any) -> None:
     assert run(script, body) == [60, 60, 60, 120, 180, 600, 600]
 
 
-def test_a_line_shows_the_peak_of_each_pixel_and_no_gap_as_zero(script: Any) -> None:
+def test_a_line_shows_the_peak_of_each_step_and_no_gap_as_zero(script: Any) -> None:
     body = """
     const times = [400, 401, 700, 1000], values = [3, 9, null, 5];
-    return peaksByPixel(times, values, 1000, 600, 100);
+    return peaksByStep(times, values, 1000, 600, 100);
     """
     assert run(script, body) == [[0, 9], [100, 5]]
 
@@ -223,17 +216,15 @@ def test_the_progress_of_a_pass_is_told_where_the_numbers_say_it(script: Any) ->
 
 
 def test_the_delivery_shown_is_that_of_the_target_that_is_worst_off(script: Any) -> None:
-    assert script("deliveryAge({facts: {transports: [{delivered_at: 90}, {delivered_at: 40}]}}, 100)") == 60
-    assert (
-        script("deliveryAge({facts: {transports: [{delivered_at: 90}, {delivered_at: null}]}}, 100)") is None
-    )
-    assert script("deliveryAge({facts: {}}, 100)") is None
+    assert script("deliveredAt({transports: [{delivered_at: 90}, {delivered_at: 40}]})") == 40
+    assert script("deliveredAt({transports: [{delivered_at: 90}, {delivered_at: null}]})") is None
+    assert script("deliveredAt({})") is None
 
 
 def test_the_last_comparison_is_told_and_a_repair_offered(script: Any) -> None:
     differences = '{warehouse: {missing: 1200, stale: 0}, "\\u202ex": {extra: 1}}'
     different = f'{{differences: {differences}, repaired: 0, reason: ""}}'
-    assert script(f"describeComparison({different})") == "1,200 missing in warehouse, 1 extra in \\u202ex"
+    assert script(f"describeComparison({different})") == "1,200 missing in warehouse, 1 extra in \u202ex"
     assert script('describeComparison({differences: {a: {missing: 0}}, repaired: 0, reason: ""})') == "equal"
     assert script('describeComparison({differences: {}, repaired: 3, reason: ""})') == "equal, 3 repaired"
     assert script('describeComparison({differences: {}, repaired: 0, reason: "gone"})') == "failed: gone"
@@ -241,3 +232,44 @@ def test_the_last_comparison_is_told_and_a_repair_offered(script: Any) -> None:
     repair = ["pillowd verify a@c/d --repair", "write what differs again"]
     assert repair in script(f"commands({pillow % different})")
     assert repair not in script(f"commands({pillow % 'null'})")
+
+
+def texts(described: Any) -> list[str]:
+    """Return the texts of what is described, in their order."""
+    if not isinstance(described, dict):
+        return [str(described)] if described != "" else []
+    return [text for child in described["children"] for text in texts(child)]
+
+
+def test_a_row_says_how_a_pillow_is(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("cases", {state: "backing-off", reason: "`warehouse` refused. Remedy: start it",
+      pending: 1200, lag_seconds: 61, changes_per_second: 0.5, dead_letters: 3, history: [{at: 40}],
+      transports: [{delivered_at: 20}]}));
+    p.note(50);
+    const [cases] = p.listed("");
+    return row(cases, {points: (kind) => p.points(cases, kind), now: 50, span: 60, isSelected: true});
+    """
+    described = run(script, body)
+    assert described["attributes"]["class"] == "selected behind has-dead"
+    assert texts(described) == [
+        *("backing-off", "for 10s", "cases", "c/cases", "1,200", "1m 1s"),
+        *("0.5", "30s ago", "3", "warehouse refused."),
+    ]
+
+
+def test_the_drawer_says_first_what_to_do_where_there_is_trouble(script: Any) -> None:
+    body = """
+    const [failed, live] = pillowsOf(
+      given("a", {state: "failed", reason: "`x` is gone. Remedy: create `x`"}), given("b")).listed("");
+    return [above(failed, {}), below(failed, {}, 0), above(live, {}), below(live, {}, 0)].map(
+      (parts) => h("div", {}, parts));
+    """
+    troubled_above, troubled_below, above, below = map(texts, run(script, body))
+    assert troubled_above[:12] == [
+        *("a", "c/a", "\N{MULTIPLICATION SIGN}", "failed", "Reason", "x", " is gone.", "Remedy"),
+        *("Create ", "x", "Commands to type", "start it again"),
+    ]
+    assert "Commands to type" not in troubled_below
+    assert above == ["b", "c/b", "\N{MULTIPLICATION SIGN}", "live"]
+    assert "Commands to type" in below
