@@ -39,6 +39,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
     )
     stack.callback(api.operations.close)
     parts.state.audit.close_unfinished()
+    listeners = Listeners(api, around.clock, around.logs.redactor)
     if api.metrics is not None:
         from daemon.metrics.facts import collect_facts  # noqa: PLC0415  see `Observers.count`
 
@@ -48,9 +49,9 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
             parts.services.feeds,
             parts.reloader,
             parts.state.rebuilds,
+            lambda: listeners.expiries,
         )
         api.metrics.attach(facts, parts.supervisor.keys)
-    listeners = Listeners(api, around.clock, around.logs.redactor)
     opened += stack.enter_context(listeners.open(parts.reloader.config.daemon))
 
 

@@ -115,6 +115,8 @@ MEANINGS = {
     "dead_letter.added": "A document could not be written, and is kept as a dead letter.",
     "dead_letter.discarded": "An operator discarded dead letters.",
     "dead_letter.retried": "An operator asked to try dead letters again.",
+    "http.certificate_expires": "The certificate of the TCP listener expires within 14 days.",
+    "http.certificate_refused": "A renewed certificate cannot be used; the former one is.",
     "http.not_listening": "An address of the HTTP API cannot be used.",
     "hub.blocked": "Something kept all pillows waiting; the traceback shows what.",
     "operator.act": "An operator's act begins.",

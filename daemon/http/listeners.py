@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from checkpoints.rpc import unix_socket
 from daemon.config.listeners import TcpOptions, split_address
 from daemon.config.models import DaemonOptions
 from daemon.control.api import ControlApi
+from daemon.http.certificate import ServerCertificate
 from daemon.http.contract import ListenerKind
 from pillows.clock import Clock
 from pillows.errors import ConfigError
@@ -52,7 +52,7 @@ class Listeners:
 
     Args:
         api: passed to the handlers.
-        clock: for the throttle of wrong tokens.
+        clock: for the throttle of wrong tokens, and the age of certificates.
         redactor: removes secrets from every answer that explains an error.
     """
 
@@ -60,6 +60,12 @@ class Listeners:
         self._api = api
         self._clock = clock
         self._redactor = redactor
+        self._certificates: list[ServerCertificate] = []
+
+    @property
+    def expiries(self) -> list[float]:
+        """When the certificates that are served expire, in wall-clock seconds."""
+        return [each.current.expires_at for each in self._certificates]
 
     @contextmanager
     def open(self, settings: DaemonOptions) -> Iterator[list[Listener]]:
@@ -70,7 +76,7 @@ class Listeners:
 
         Raises:
             StoreLocked: another process answers on the admin socket.
-            ConfigError: a configured address cannot be listened on, or a certificate cannot be read.
+            ConfigError: a configured address cannot be listened on, or a certificate cannot be used.
         """
         with ExitStack() as stack:
             opened: list[Listener] = []
@@ -92,7 +98,9 @@ class Listeners:
     def _open_tcp(self, stack: ExitStack, settings: TcpOptions) -> Listener:
         from daemon.http.access import Tokens  # noqa: PLC0415  see above
 
-        context = make_tls(settings)
+        assert settings.tls is not None  # noqa: S101  the model needs it
+        certificate = ServerCertificate(settings.tls, self._clock)
+        self._certificates.append(certificate)
         listening = _listen(settings.listen, "daemon.admin.tcp.listen")
         host, _ = split_address(settings.listen)
         self._serve(
@@ -102,7 +110,7 @@ class Listeners:
             "admin",
             hosts=(_bracket(host), *settings.hosts),
             tokens=Tokens(settings.tokens, self._clock),
-            tls=context,
+            tls=certificate,
         )
         return Listener(address=_name(listening), kind="admin")
 
@@ -146,30 +154,6 @@ def listen_on_path(path: Path) -> socket.socket:
     listening = unix_socket.listen(path, mode=0o660)  # the service's umask would keep the group out
     listening.setblocking(False)
     return listening
-
-
-def make_tls(settings: TcpOptions) -> ssl.SSLContext:
-    """Return the TLS settings of the TCP listener: TLS 1.2 or later.
-
-    Raises:
-        ConfigError: the certificate or its key cannot be used.
-    """
-    assert settings.tls is not None  # noqa: S101  the model needs it
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    except (OSError, ssl.SSLError) as error:
-        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-            raise ConfigError(
-                f"The key {settings.tls.key} does not belong to the certificate {settings.tls.cert}.",
-                remedy="give both of one pair in `daemon.admin.tcp.tls`",
-            ) from error
-        raise ConfigError(
-            f"`daemon.admin.tcp.tls` cannot be used: {error}.",
-            remedy=f"give {settings.tls.cert} and its key as PEM files that this user can read",
-        ) from error
-    return context
 
 
 def _listen(address: str, key: str) -> socket.socket:

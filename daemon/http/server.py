@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 import gevent
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from daemon.http.certificate import ServerCertificate
 from daemon.http.connections import Connections, Slot
 from daemon.http.messages import MAX_BODY_BYTES, PROBLEM
 
@@ -275,7 +275,12 @@ class BoundedServer(WSGIServer):
     handler_class = BoundedHandler
 
     def __init__(
-        self, listening: Any, application: Callable[..., Any], *, name: str, tls: ssl.SSLContext | None = None
+        self,
+        listening: Any,
+        application: Callable[..., Any],
+        *,
+        name: str,
+        tls: ServerCertificate | None = None,
     ) -> None:
         environ = {LISTENER_KEY: name, "wsgi.url_scheme": "https" if tls else "http"}
         super().__init__(listening, application, log=None, error_log=None, environ=environ)
@@ -295,7 +300,7 @@ class BoundedServer(WSGIServer):
             try:
                 if self._tls is not None:
                     with gevent.Timeout(HEAD_SECONDS, TimeoutError("no handshake")):
-                        sock = self._tls.wrap_socket(sock, server_side=True)
+                        sock = self._tls.current.context.wrap_socket(sock, server_side=True)
             except (OSError, ValueError):
                 return
             handler = self.handler_class(sock, address, self)

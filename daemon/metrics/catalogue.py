@@ -90,6 +90,10 @@ PROCESS = (
     ),
     _gauge("pillowd_greenlets", "Greenlets that run or wait."),
     _gauge("pillowd_state_directory_free_bytes", "Free space on the disk of the state directory."),
+    _gauge(
+        "pillowd_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of the TCP listener expires, in seconds since 1970; absent without one.",
+    ),
     _counter(
         "pillowd_http_requests_total",
         "Requests to the HTTP API, by operation, method and status.",

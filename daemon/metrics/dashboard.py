@@ -232,6 +232,12 @@ ROWS: dict[str, Sequence[Panel]] = {
             queries=[(f"pillowd_state_directory_free_bytes{_D}", "{{instance}}")],
         ),
         Panel(
+            title="Until the certificate expires",
+            unit="s",
+            kind="stat",
+            queries=[(f"pillowd_tls_certificate_expiry_timestamp_seconds{_D} - time()", "{{instance}}")],
+        ),
+        Panel(
             title="Requests to pillowd",
             unit="reqps",
             queries=[(f"rate(pillowd_http_requests_total{_D}{_RATE})", "{{route}} {{status}}")],

@@ -55,6 +55,7 @@ class Facts:
         reload: returns the outcome of the reloads so far.
         requests: (operation, method, status) -> number of requests to the HTTP API.
         rebuilds: returns the record of each pillow that was rebuilt.
+        expiries: returns the wall-clock seconds when the certificates of listeners expire.
     """
 
     statuses: Callable[[], Sequence[TailStatus]]
@@ -63,6 +64,7 @@ class Facts:
     reload: Callable[[], ReloadRecord]
     requests: Mapping[tuple[str, str, int], int]
     rebuilds: Callable[[], Mapping[TailKey, Rebuild]]
+    expiries: Callable[[], Sequence[float]]
 
 
 def collect_facts(
@@ -71,6 +73,7 @@ def collect_facts(
     feeds: FeedPool | None,
     reloader: Reloader,
     rebuilds: Rebuilds,
+    expiries: Callable[[], Sequence[float]],
 ) -> Facts:
     """Return the facts of a running daemon.
 
@@ -80,6 +83,7 @@ def collect_facts(
         feeds: provides the clients of the sources.
         reloader: provides the configuration in effect.
         rebuilds: provides the records.
+        expiries: as in `Facts`.
     """
     return Facts(
         statuses=statuses,
@@ -88,6 +92,7 @@ def collect_facts(
         reload=lambda: reloader.record,
         requests=requests,
         rebuilds=lambda: rebuilds.all,
+        expiries=expiries,
     )
 
 

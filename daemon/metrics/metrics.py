@@ -24,6 +24,7 @@ from daemon.metrics.observer import MetricsObserver
 from daemon.metrics.pages import Page, Pages
 from daemon.metrics.process import ProcessSampler
 from daemon.metrics.snapshot import (
+    CertificateCollector,
     RebuildCollector,
     ReloadCollector,
     RequestCollector,
@@ -76,6 +77,7 @@ class Metrics:
             ReloadCollector(facts.reload),
             RebuildCollector(facts.rebuilds),
             RequestCollector(facts.requests),
+            CertificateCollector(facts.expiries),
         ):
             self._registry.register(collector)
         for tail in tails:

@@ -193,3 +193,21 @@ class ReloadCollector(Collector):
         succeeded_at = new_family("pillowd_config_last_reload_success_timestamp_seconds")
         succeeded_at.add_metric([], facts.succeeded_at)
         yield succeeded_at
+
+
+class CertificateCollector(Collector):
+    """The family of the certificates.
+
+    Args:
+        expiries: returns the wall-clock seconds when the certificates of listeners expire.
+    """
+
+    def __init__(self, expiries: Callable[[], Sequence[float]]) -> None:
+        self._expiries = expiries
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the family."""
+        family = new_family("pillowd_tls_certificate_expiry_timestamp_seconds")
+        for expires_at in self._expiries():
+            family.add_metric([], expires_at)
+        yield family

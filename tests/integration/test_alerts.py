@@ -187,6 +187,12 @@ CASES = [
         fires={"pillowd_state_directory_free_bytes{D}": "1073741823x60"},
         quiet={"pillowd_state_directory_free_bytes{D}": "1073741824x60"},
     ),
+    Case(
+        alert="PillowdCertificateExpires",
+        severity="warning",
+        fires={"pillowd_tls_certificate_expiry_timestamp_seconds{D}": f"{14 * DAY_SECONDS}x60"},
+        quiet={"pillowd_tls_certificate_expiry_timestamp_seconds{D}": f"{15 * DAY_SECONDS}x60"},
+    ),
     Case(alert="PillowdHubBlocked", severity="warning", fires=LATE, quiet=ON_TIME, minutes=15),
 ]
 

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Makes a certificate and its key, which only its owner may read."""
+def make_certificate(folder: Path, *, days: int = 30) -> tuple[Path, Path]:
+    """Make a certificate for some days, and its key, which only its owner may read."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     command = [
         "openssl",
@@ -19,7 +19,14 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         "ec_paramgen_curve:prime256v1",
         "-nodes",
     ]
-    subject = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    subject = [
+        "-days",
+        str(days),
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+    ]
     subprocess.run(
         [*command, *subject, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True
     )

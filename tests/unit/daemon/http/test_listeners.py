@@ -15,11 +15,10 @@ from daemon import state_dir
 from daemon.config.listeners import AdminOptions, HttpOptions, TcpOptions, TlsOptions, TokenOptions
 from daemon.config.models import DaemonOptions
 from daemon.control.api import ControlApi
-from daemon.http.listeners import Listeners, listen_on_path, make_tls
+from daemon.http.listeners import Listeners, listen_on_path
 from pillows.clock import SystemClock
 from pillows.errors import ConfigError
 from pillows.redaction import Redactor
-from tests.support.certificate import make_certificate
 from tests.unit.daemon.http.conftest import Served
 
 
@@ -98,14 +97,3 @@ def test_tls_is_of_today(shared: Served, version: ssl.TLSVersion, answers: bool)
         except OSError:
             done = False
     assert done == answers
-
-
-def test_a_key_of_another_certificate_is_told_apart(tmp_path: Path) -> None:
-    pairs = []
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        pairs.append(make_certificate(tmp_path / name))
-    tls = TlsOptions(cert=pairs[0][0], key=pairs[1][1])
-    tokens = (TokenOptions(name="ops", sha256="0" * 64, scopes=("read",)),)
-    with pytest.raises(ConfigError, match=r"other/key\.pem does not belong to .*one/cert\.pem"):
-        make_tls(TcpOptions(listen="127.0.0.1:0", tls=tls, tokens=tokens))

@@ -54,6 +54,7 @@ class Scrape:
             reload=lambda: self.reload,
             requests=self.requests,
             rebuilds=lambda: self.rebuilds,
+            expiries=lambda: [1_900_000_000.0],
         )
         self.metrics.attach(facts, self.tails)
 
