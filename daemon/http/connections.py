@@ -50,11 +50,6 @@ class Connections:
         """The number of streams."""
         return len(self._streams)
 
-    @property
-    def all_working(self) -> bool:
-        """Whether every connection has a request that is being answered."""
-        return all(slot.working for slot in self._slots)
-
     @contextmanager
     def admit(self) -> Iterator[Slot | None]:
         """Admit the connection that this greenlet serves; None if all requests are being answered."""

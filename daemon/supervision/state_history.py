@@ -40,24 +40,16 @@ class StateHistory(Observer):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._changes: dict[TailKey, deque[StateChange]] = {}
-        self._tried: set[TailKey] = set()
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         """Remember a state."""
-        if state != State.STARTING:
-            self._tried.add(tail)
         change = StateChange(at=self._clock.wall(), state=State(state), reason=reason)
         self._changes.setdefault(tail, deque(maxlen=LENGTH)).append(change)
 
     def removed(self, tail: TailKey) -> None:
         """Forget a tail."""
         self._changes.pop(tail, None)
-        self._tried.discard(tail)
 
     def of(self, tail: TailKey) -> Sequence[StateChange]:
         """Return the states of a tail, the oldest first; empty if it has entered none."""
         return tuple(self._changes.get(tail, ()))
-
-    def has_tried(self, tail: TailKey) -> bool:
-        """Return whether a tail has ever got beyond its start, or was kept from it."""
-        return tail in self._tried

@@ -27,13 +27,8 @@ def test_it_has_the_last_states_with_time_and_reason() -> None:
     assert [each.reason for each in history.of(ONE)] == [str(n) for n in range(100 - LENGTH, 100)]
 
 
-def test_a_tail_has_tried_once_it_left_its_start_and_for_good() -> None:
+def test_a_removed_tail_is_forgotten() -> None:
     history = StateHistory(FakeClock(auto=False))
     history.state(ONE, state="starting", reason="")
-    assert not history.has_tried(ONE)
-    history.state(ONE, state="backing-off", reason="away")
-    history.state(ONE, state="starting", reason="")
-    assert history.has_tried(ONE)
     history.removed(ONE)
-    assert not history.has_tried(ONE)
     assert history.of(ONE) == ()
