@@ -220,7 +220,7 @@ class MemTable:
 
         Args:
             requests: only these segments; None for all.
-            files: how many segments have a file; every segment before a written one needs one, too.
+            files: how many segments have a file. Those without one before a written one are returned, too.
 
         Raises:
             TypeError, ValueError: a value cannot be written, since it was changed behind the store's back;

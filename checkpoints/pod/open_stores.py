@@ -50,7 +50,9 @@ class OpenStores:
                 )
                 self._handles[path] = 0
             elif engine.settings != settings or engine.kind != (hooks.kind if hooks else "pod"):
-                raise ValueError(f"{path} is open as a {engine.kind} with {engine.settings}")
+                raise ValueError(
+                    f"{path} is already open as a {engine.kind} with {engine.settings}; open it with the same"
+                )
             self._handles[path] += 1
             if close_at_exit:
                 self._at_exit.add(path)

@@ -208,7 +208,10 @@ class ControlServer:
 
 def _parse(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if request.get("version") != framing.VERSION:
-        raise StoreError(f"the caller speaks version {request.get('version')}, this is {framing.VERSION}")
+        raise StoreError(
+            f"the caller speaks version {request.get('version')} of the protocol, the server version "
+            f"{framing.VERSION}; use one version of pillowd for both"
+        )
     name, arguments = request.get("call"), request.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise StoreError("a call has a name and arguments")

@@ -1,10 +1,10 @@
 """Tracker, the progress tracker: a POD of tasks, which survives crashes of the program that works on them.
 
 with Tracker("urls.tracker", max_tries=3) as tracker:
-tracker.add_if_absent("https://example.org")
-for url in tracker.try_keys():  # counted as tried, on disk, before it is given out
-fetch(url)
-tracker.mark_done(url)
+    tracker.add_if_absent("https://example.org")
+    for url in tracker.try_keys():  # counted as tried, on disk, before it is given out
+        fetch(url)
+        tracker.mark_done(url)
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class Backfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A backfill as it is on disk. Range N of a person is `ranges[N - 1]`.
+    """A backfill as it is on disk. People count ranges from 1: range N is `ranges[N - 1]`.
 
     Attributes:
         id: names it.

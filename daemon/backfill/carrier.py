@@ -3,7 +3,7 @@
 The epoch is raised once, so that every document is written again, even if the target holds it in the same
 version. Under the raised epoch an older state of a document would replace a newer one that was written under
 the former. So nothing is read before `overlap_seconds` have passed since: by then every copy of the database
-has all that the feed brought before. Where there is one copy, nothing is waited for.
+has all that the feed brought before. With a single copy nothing has to wait.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class BackfillStore:
 
         Args:
             id: of the backfill.
-            change: returns what becomes of it, or raises what keeps it as it is.
+            change: returns the changed backfill. Its error changes nothing.
 
         Raises:
             NotFoundError: there is no such backfill.
@@ -120,7 +120,7 @@ class BackfillStore:
     def remove(self, backfill: Backfill) -> None:
         """Forget a backfill, unless it was changed meanwhile. Files that can't be removed stay.
 
-        Its own file goes first: without it the folder counts as none.
+        Its own file goes first: a folder without it is not a backfill.
         """
         folder = self._folder / backfill.id
 

@@ -1,1 +1,1 @@
-"""Which of several daemons runs the pillows, and where the state lies that they share."""
+"""Which of several daemons runs the pillows, and where their shared state is."""

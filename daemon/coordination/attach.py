@@ -1,7 +1,7 @@
 """Make a state directory the cache of a service's shared state, or refuse what would lose a state.
 
-A file in the directory names the service whose cache it is. A cache of a machine that is not active is
-outdated: it is only used once it was replaced by the shared state.
+A file in the directory names the service whose cache it is. The cache of an inactive
+machine is outdated, so the shared state replaces it before it is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Store(Protocol):
     """A store that can be attached to a replica."""
 
     def attach(self, replica: Replica) -> None:
-        """Begin with the replica's entries, and write into both from now on."""
+        """Take over the replica's entries, and write to both from now on."""
 
 
 def attach_stores(folder: Path, shared: SharedState, stores: dict[str, Store], *, is_empty: bool) -> None:
@@ -89,7 +89,7 @@ def refuse_copy(folder: Path) -> None:
 
 
 def read_service(folder: Path) -> str | None:
-    """Return the service whose cache a state directory is; None if it is none.
+    """Return the service whose cache a state directory is; None if it is not a cache.
 
     Raises:
         IntegrityError: the file is damaged, or a newer pillowd wrote it.

@@ -40,7 +40,7 @@ class Grant:
     """The right to run the pillows.
 
     Attributes:
-        term: counts the owners of a service; 0 if there is only one.
+        term: the number of this owner; each next owner of a service has the next one. 0 without a service.
         shared: the state of the service; None if the state directory has it.
     """
 

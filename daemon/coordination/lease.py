@@ -25,7 +25,7 @@ from daemon.coordination.session import LeaseSession, fetch_one
 from pillows.clock import Clock, SystemClock
 from pillows.errors import RetryableError
 
-#: How often the holder lets the server hear of it while nothing else does.
+#: How often the holder sends a statement when it has nothing else to send.
 HEARTBEAT_SECONDS = 2.0
 #: Without an answer for so long the holder stops.
 LOST_SECONDS = 6.0
@@ -106,7 +106,7 @@ class LeaseCoordinator:
         return _describe_row(fetch_one(cursor, tables.HOLDER, self._names))
 
     def _keep(self) -> None:
-        """Let the server hear of us until the lease is lost."""
+        """Show the server that we are alive until the lease is lost."""
         beating: gevent.Greenlet[..., Any] | None = None
         while True:
             silent_seconds = self._clock.monotonic() - self._session.answered_at

@@ -125,5 +125,5 @@ def _cut(entries: _Entries) -> Iterator[_Entries]:
 
 
 def _to_id(key: Key) -> str:
-    """Return a short name for a key: an index takes no text of 4 kB."""
+    """Return a short name for a key: an index cannot hold a text of 4 kB."""
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()

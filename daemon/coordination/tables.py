@@ -58,8 +58,8 @@ HOLDER = """
 """
 
 #: Ends the session that holds the lock if it has been silent. Every statement of a session moves its
-#: `state_change`, also the first one of a new holder, whose row has the heartbeat of the last one still.
-#: Where the server hides it, the row counts.
+#: `state_change`, also the first one of a new holder, whose row still has the heartbeat of its predecessor.
+#: If the server hides that time, the heartbeat in the row counts.
 TERMINATE_SILENT = """
     select pg_terminate_backend(held.pid)
     from pg_locks held

@@ -113,7 +113,7 @@ class Builds:
         raise ConfigError(f"{key} can't be switched to another build: {told}.", remedy="; or ".join(remedies))
 
     def _refuse_taken(self, key: TailKey, coming: PillowConfig, build: Build) -> None:
-        """Refuse to build where another output is: no configuration claims the made-up names of builds."""
+        """Refuse a build in the place of another output: configurations do not claim the names of builds."""
         owners = {
             address: (pillow, name)
             for pillow, settings in self._get_config().tails.items()

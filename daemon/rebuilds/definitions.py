@@ -23,8 +23,8 @@ def with_builds(config: Config, digest_code: DigestCode | None = None) -> Config
 
     Args:
         config: a valid configuration.
-        digest_code: leave out a build whose code has changed since, as it cannot be made again; None takes
-            no look at code.
+        digest_code: finds builds whose code has changed since: they cannot be made again, and are left out.
+            None leaves none out.
 
     Raises:
         IntegrityError: the records can't be read.

@@ -170,7 +170,7 @@ class Rebuilder:
 
         Args:
             key: the tail of the live build.
-            coming: whether it is meant before the switch, rather than after.
+            coming: whether the switch is still to come; False for one that is done.
 
         Raises:
             NotFoundError, ConflictError: there is no such build, or it is just being switched.
@@ -184,7 +184,7 @@ class Rebuilder:
             raise ConflictError(f"the switch of {key} is just ending", remedy="wait a moment")
         worker = self._workers.pop(key, None)
         if worker is not None:
-            worker.kill()  # it compares, or waits: a switch was refused above
+            worker.kill()  # it compares or waits; during a switch this was refused above
         record = self._state.rebuilds.update(
             key, at=self._clock.wall(), of=droppable, state=RebuildState.DROPPING, wanted=""
         )

@@ -192,8 +192,8 @@ class Rebuilds:
 
         Args:
             key: the tail of the live build.
-            change: returns what becomes of the record, or raises what keeps it as it is; gets None if the
-                pillow was never rebuilt. It must not wait.
+            change: returns the changed record, given the present one; that is None if the pillow was never
+                rebuilt. Its error changes nothing. It must not wait.
 
         Raises:
             OSError, StoreWriteError: it cannot be written; the former one is kept.
@@ -213,7 +213,7 @@ class Rebuilds:
         Args:
             key: the tail of the live build.
             at: wall-clock seconds.
-            of: the states of which it is a change; any if empty.
+            of: the states in which it may be changed; any if empty.
             fields: the new values.
 
         Raises:
@@ -233,7 +233,7 @@ class Rebuilds:
         return self.change(key, change)
 
     def explain(self, key: TailKey, reason: str, *, failed: bool = False) -> None:
-        """Keep what a rebuild waits for. Durable on return.
+        """Store what a rebuild waits for. Durable on return.
 
         Args:
             key: the tail of the live build.

@@ -78,7 +78,7 @@ class StepTaker:
             step: the step.
 
         Raises:
-            PillowError, StoreError, OSError: it did not succeed, or only half; it can be taken again.
+            PillowError, StoreError, OSError: it failed, or succeeded in part; it can be taken again.
         """
         take = {
             Step.BEGIN_AGAIN: self._begin_again,
@@ -160,7 +160,7 @@ class StepTaker:
 
     @contextmanager
     def _holding(self, key: TailKey, *tails: TailKey) -> Iterator[None]:
-        """Release tails at the end, however it ends, unless an exchange of their builds has not ended."""
+        """Release tails at the end, also after an error, unless their builds are still being exchanged."""
         try:
             yield
         finally:

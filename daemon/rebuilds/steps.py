@@ -21,7 +21,7 @@ class Step(StrEnum):
     DROP = "drop"
 
 
-#: What was begun is finished, whatever else is so.
+#: In these states the rebuild is finished first, whatever else is true.
 _UNFINISHED = {RebuildState.SWITCHING: Step.SWITCH, RebuildState.DROPPING: Step.DROP}
 
 
@@ -30,8 +30,8 @@ class NextStep:
     """The decision.
 
     Attributes:
-        step: what is to be done; None if it is to be waited.
-        reason: what is waited for, and the remedy; empty if everything takes its course.
+        step: what is to be done; None to wait.
+        reason: what keeps the rebuild waiting, and the remedy; empty if nothing does.
     """
 
     step: Step | None = None
@@ -64,7 +64,7 @@ def find_next_step(
 
 
 def is_ready(other: TailStatus) -> bool:
-    """Return whether a build has all that the source has, but for what arrives just now."""
+    """Return whether a build has all of the source but the changes that arrive now."""
     return other.state is State.LIVE and other.pass_number is None
 
 

@@ -21,7 +21,7 @@ from pillows.errors import AccessError, AwayError, FatalError, RetryableError
 from pillows.retry.backoff import Backoff
 from pillows.transports.common.builds import BuildSwitch, Exchange
 
-#: How long a target is asked that is there and does not let us. Both tails stand still meanwhile.
+#: How long a target that refuses is asked again. Both tails stand still meanwhile.
 GIVE_UP_SECONDS = 120.0
 #: Longest pause between two attempts.
 PAUSE_SECONDS = 2.0
@@ -87,7 +87,7 @@ class Switch:
         return self._finish()
 
     def _exchange_all(self) -> bool:
-        """Exchange in all targets; return whether it is decided how it goes on."""
+        """Exchange in all targets. Return False if a stop came before the end."""
         exchange, copies = self._record.make_exchange(self._key), self._record.copies
         for name, switch in self._forwards.items():
             if name in self._record.steps:
@@ -111,13 +111,13 @@ class Switch:
         self._keep(msgspec.structs.replace(record, steps=(*record.steps, step), reason=""))
 
     def _park_letters(self, exchange: Exchange) -> None:
-        """Give the outgoing build's letters away before it gets others: the order makes it repeatable."""
+        """Give the outgoing build's dead letters away before it gets others: so this can be repeated."""
         if _LETTERS not in self._record.steps:
             self._state.dead_letters.hand_over(exchange.key, exchange.parked)
             self._note(_LETTERS)
 
     def _hand_over(self, exchange: Exchange) -> None:
-        """Give the incoming build's letters and checkpoint to the live tail."""
+        """Give the incoming build's dead letters and checkpoint to the live tail."""
         self._state.dead_letters.hand_over(exchange.shadow, exchange.key)
         self._state.store.exchange(exchange.key, shadow=exchange.shadow, parked=exchange.parked)
         if self._record.copies:

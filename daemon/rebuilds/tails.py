@@ -66,9 +66,9 @@ class BuildTails:
             self._supervisor.tick()
 
     def drain(self, live: TailKey, other: TailKey) -> None:
-        """Hold both tails of a pillow, the other one when it has all that the live one has.
+        """Hold both tails of a pillow: the other one as soon as it has caught up with the live one.
 
-        Otherwise readers would see what is older than what they have seen.
+        Otherwise readers would see older rows than before.
 
         Raises:
             ConflictError: one does not stop.

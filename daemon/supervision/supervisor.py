@@ -231,7 +231,7 @@ class Supervisor:
         return self._tails[key].status()
 
     def find_databases(self, key: TailKey) -> SeveralDatabases | None:
-        """Return a running tail that reads several databases; None if there is none of that key."""
+        """Return the running tail of a key if it reads several databases; else None."""
         return self._tails[key].databases if key in self._tails else None
 
     def is_draining(self, key: TailKey) -> bool:

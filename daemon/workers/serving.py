@@ -42,7 +42,7 @@ def _read_ahead(stream: protocol.Stream, tasks: Queue[protocol.ToWorker | None])
 
 
 def _show_life(channel: Channel) -> None:
-    """Show that the hub turns. A function that blocks it is seen by that."""
+    """Send signs of life while the hub turns. A function that blocks it ends them."""
     while True:
         gevent.sleep(ALIVE_SECONDS)
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What one database has in a target that it shares with others, for comparisons and previews."""
+"""The rows of one database in a target that several databases share, for comparisons and previews."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class DatabaseView(KeyedTransport):
 
     def _keyed(self) -> KeyedTransport:
         if not isinstance(self._shared, KeyedTransport):
-            raise ConfigError(f"{self.name} only ever receives more: there is nothing to look at.")
+            raise ConfigError(f"{self.name} is append-only, so there are no rows to compare.")
         return self._shared
 
     def _with_keys(self, batch: Batch) -> Batch:

@@ -179,7 +179,7 @@ class DatabasesRun:
     def _open(self, stack: ExitStack, couch: CouchClient) -> tuple[Checkpoint, Sequence[SharedTransport]]:
         """Open the transports that the databases share, and return the checkpoint of all together.
 
-        What contradicts it (a lost state directory, an emptied target, other outputs) is refused here, once.
+        Refuse what contradicts it, once for all: a lost state directory, an emptied target, other outputs.
         """
         settings, services = self._settings, self._services
         store = PatternStore(self._store, partial(is_member, settings, self._store))
@@ -331,12 +331,12 @@ class DatabasesRun:
 
     @property
     def _is_first_load(self) -> bool:
-        """Whether more databases wait than a few rounds of turns will read."""
+        """Whether more databases wait than a few rounds of turns can read."""
         return self.queue.waiting > 4 * self._settings.source.max_active
 
 
 class _ServerSource:
-    """What the start needs of a source that is a whole server."""
+    """A whole server as the source of a start."""
 
     def __init__(self, couch: CouchClient) -> None:
         self._couch = couch

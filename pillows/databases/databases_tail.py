@@ -27,7 +27,7 @@ from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_settings import TailServices
 from pillows.verify.repair import limit_repair
 
-#: Interval of the looks whether a turn has ended.
+#: How often a repair looks whether the turn of its database has ended.
 _LOOK_SECONDS = 0.05
 
 #: The state of a single database, as the state of a tail.

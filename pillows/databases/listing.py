@@ -1,8 +1,8 @@
 """List the databases of a server with their descriptions, a page at a time.
 
 Three ways, found out by asking: `GET /_dbs_info` (CouchDB 3.2), `GET /_all_dbs` with `POST /_dbs_info` (2.2),
-`GET /_all_dbs` with one `GET /{db}` each. All but the last are for server administrators; who is none can ask
-for databases that are known by name.
+`GET /_all_dbs` with one `GET /{db}` each. All but the last are for server administrators; other users
+can only ask for databases by name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Description:
     Attributes:
         name: its name.
         digest: of its position, its creation time and its purges; empty if the server did not describe it. An
-            equal one means that nothing has happened. Another one proves nothing: every node has its own.
+            equal one means that nothing has happened. A different one proves nothing: each node has its own.
         identity: its creation time and the number of its purges; empty if the server did not describe it.
     """
 

@@ -1,7 +1,7 @@
-"""Report what happens in the turns of single databases as that of their pillow.
+"""Report the events of single databases under the key of their pillow.
 
-Ten thousand databases must not become ten thousand series, nor log lines a minute. What an operator has to
-see names the database in its text.
+Ten thousand databases must not become ten thousand series, nor log lines a minute. Events that an
+operator has to see name the database in their text.
 """
 
 from __future__ import annotations

@@ -237,6 +237,6 @@ class Members:
 
 
 def _digest(checkpoint: Checkpoint) -> str:
-    """Return what identifies a position: after an edit, or in an older state directory, it is another."""
+    """Return a digest of a position. It differs after an edit, and in an older state directory."""
     text = f"{checkpoint.seq.json} {checkpoint.edits} {checkpoint.epoch}"
     return blake2b(text.encode(), digest_size=8).hexdigest()

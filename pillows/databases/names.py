@@ -14,7 +14,7 @@ from pillows.models import DocumentRows, WriteResult, join_key, split_key
 
 _Value = TypeVar("_Value")
 
-#: In a setting or a constant: the name of the database that a row comes from.
+#: Stands in a setting or a constant for the name of the database that a row comes from.
 PLACEHOLDER = "{source}"
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[a-z0-9_-]+")
 #: Longest name of a table, in characters; an index may have more.
 _LONGEST_NAME = 63
 
-#: The last of the texts that begin with a prefix, in CouchDB's order of names.
+#: Behind a prefix: comes after every name with that prefix, in CouchDB's order of names.
 _LAST = "\ufff0"
 
 
@@ -76,7 +76,7 @@ def with_key(database: str, document: DocumentRows) -> DocumentRows:
 
 
 def without_keys(database: str, result: WriteResult) -> WriteResult:
-    """Return what of a result concerns one database, by the ids of its documents."""
+    """Return the part of a result that concerns one database, by the ids of its documents."""
     return WriteResult(
         refused=_pick(database, result.refused),
         dead=_pick(database, result.dead),

@@ -49,7 +49,7 @@ class SharedTransport:
     Attributes:
         transport: as given.
         known: the databases of which a transactional target has a checkpoint: name -> its state there; None
-            if that is the state directory's.
+            if it is the one in the state directory.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class SharedTransport:
             return self.transport.sweep_database(tail.database, epoch, keys)
 
     def close(self) -> None:
-        """End the writer. Who waits for it gets `StoppedError`."""
+        """End the writer. Turns that wait for it get `StoppedError`."""
         self._writer.kill()
         for each in self._waiting:
             each.done.set_exception(StoppedError())
@@ -254,7 +254,7 @@ def _merge(batches: Sequence[Batch]) -> Batch:
 
 
 def _hand_over(group: Sequence[_Submission], raised: BaseException) -> None:
-    """Give the error of a call to all who wait for it; a killed writer means that the pillow ends."""
+    """Give the error of a call to all turns that wait for it; a killed writer counts as a stop."""
     error = raised if isinstance(raised, Exception) else StoppedError()
     for each in group:
         each.done.set_exception(error)

@@ -32,7 +32,7 @@ STALLED_SECONDS = 2.0
 
 
 class TurnEnd(StrEnum):
-    """What a turn came to."""
+    """How a turn ended."""
 
     HEAD = "head"
     MORE = "more"
@@ -48,15 +48,15 @@ class TurnResult:
     """The end of a turn.
 
     Attributes:
-        end: what it came to.
-        reason: why, unless it read what there was.
+        end: how it ended.
+        reason: why it ended early; empty if it read everything.
     """
 
     end: TurnEnd
     reason: str = ""
 
 
-#: What an error makes of a turn: the first that fits. Any other is a defect, and backs off.
+#: How a turn ends with an error: the first class that fits. Any other error is a defect, and backs off.
 _ENDS: Mapping[tuple[type[Exception], ...], TurnEnd] = {
     (CheckpointMoved, StoppedError): TurnEnd.MORE,
     (SourceMissingError,): TurnEnd.MISSING,
@@ -139,7 +139,7 @@ class Turn:
 
 
 def classify(error: Exception) -> TurnResult:
-    """Return what a turn came to that ended with an error. Pure."""
+    """Return how a turn ends with an error. Pure."""
     for kinds, end in _ENDS.items():
         if isinstance(error, kinds):
             return TurnResult(end=end, reason=str(error))

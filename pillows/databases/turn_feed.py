@@ -21,16 +21,16 @@ from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 
-#: What a turn reads at most. Then the others have theirs.
+#: The most that a turn reads before the next database has its turn.
 MAX_CHANGES = 10_000
 MAX_SECONDS = 10.0
 
-#: Interval of the looks whether the feed may end.
+#: How often the feed looks whether it may end.
 _BUSY_SECONDS = 0.02
 
 
 class _MemberDatabase(SourceDatabase):
-    """A database of a server that is known: one request identifies it."""
+    """A database of a known server: one request identifies it."""
 
     def identify(self) -> DatabaseIdentity:
         return self.info(None)
@@ -88,7 +88,7 @@ class TurnFeed(CouchFeed):
         return self._found or super().identify()
 
     def find_first(self) -> Seq:
-        """Return the beginning: a database of many is rarely large enough for a listing."""
+        """Return the beginning: one of many databases is rarely so large that a listing is faster."""
         return Seq.BEGINNING
 
     def batches(

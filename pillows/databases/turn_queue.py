@@ -50,7 +50,7 @@ class Database:
         missing_since: monotonic seconds of the first answer that it does not exist; None if it does.
         seen: digest of its description in the last sweep; empty before the first. See `listing.Description`.
         identity: creation time and purges in that description; empty if they may have changed since.
-        proving: the digest that the running turn proves, if it comes to the head.
+        proving: the digest that is proved if the running turn reaches the head.
         proofs: digests of descriptions of which a turn proved that nothing follows the checkpoint.
     """
 
@@ -204,7 +204,7 @@ class TurnQueue:
         return True
 
     def fail(self, name: str, reason: str) -> None:
-        """End a turn that only an operator can help."""
+        """End a turn of a database that needs an operator."""
         database = self._databases[name]
         if database.state is DatabaseState.ACTIVE:
             self._enter(database, DatabaseState.FAILED, reason)

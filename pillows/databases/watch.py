@@ -21,7 +21,7 @@ from pillows.retry.backoff import Backoff
 #: ones (`max_dbs_open` is 500).
 SWEEP_REQUESTS_PER_SECOND = 5.0
 
-#: Longest wait before another look for a stop or a wish.
+#: Longest wait before another look for a stop, or for a reason to sweep.
 _TICK_SECONDS = 5.0
 
 

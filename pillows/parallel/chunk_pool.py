@@ -105,7 +105,7 @@ class ChunkPool(PoolEvents):
 
     @property
     def is_busy(self) -> bool:
-        """Whether outcomes are to come."""
+        """Whether outcomes are missing."""
         return bool(self._tasks) and self.refusal is None
 
     def submit(self, changes: Sequence[Change], *, first: bool = False) -> ChunkOutcomes:
@@ -113,7 +113,7 @@ class ChunkPool(PoolEvents):
 
         Args:
             changes: the changes; at least one.
-            first: before those that wait.
+            first: whether they go before those that wait.
         """
         outcomes = ChunkOutcomes(changes, [None] * len(changes), len(changes))
         self._submit(_Task(outcomes, 0, len(changes)), first=first)
@@ -136,7 +136,7 @@ class ChunkPool(PoolEvents):
         self._tasks.clear()
         self._on_move()
 
-    # --- what the pool tells
+    # --- events of the pool
 
     def finished(self, number: int, result: Result) -> None:
         """Take the outcomes of a task, or decide what follows."""
@@ -162,7 +162,7 @@ class ChunkPool(PoolEvents):
         self._retrier.observer.worker_ended(self._retrier.tail, pid=pid, cause=ending.cause, how=str(ending))
 
     def noted(self, note: protocol.Note) -> None:
-        """Report what a worker reports."""
+        """Pass a report of a worker on."""
         self._retrier.observer.warning(self._retrier.tail, event=note.event, details=note.details)
 
     def failed(self, error: FatalError) -> None:
@@ -251,7 +251,7 @@ class ChunkPool(PoolEvents):
         what = f"the document {changes[0].id!r}" if len(changes) == 1 else f"{len(changes)} documents"
         self._fail(
             FatalError(
-                f"Worker processes end again and again, the last one with {what}: {ending}.",
+                f"Worker processes end again and again, the last one at work on {what}: {ending}.",
                 remedy="find out what kills them: the kernel does, if memory is short (see `dmesg`)",
             )
         )

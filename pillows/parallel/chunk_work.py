@@ -129,7 +129,7 @@ class ChunkWork:
 
 
 def _interrupting(read: Callable[P, T]) -> Callable[P, T]:
-    """Return the same call, which ends the chunk when the source is away: that is no dead letter."""
+    """Return a call that ends the chunk when the source is away, since that is not a dead letter."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -148,7 +148,7 @@ class _Collector:
         self._tick = tick
 
     def push(self, item: Item, size_bytes: int) -> bool:  # noqa: ARG002 - a pusher's
-        """Keep an item; return that nobody waited."""
+        """Keep an item. Return False: nothing had to wait."""
         self.items.append(item)
         self._tick()
         return False

@@ -37,7 +37,7 @@ def count_workers(workers: int | Literal["auto"]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a task.
+    """The result of a task.
 
     Attributes:
         task: the values that the function was called with.
@@ -131,7 +131,7 @@ class Coordinator(PoolEvents):
         return self._opened.pids
 
     def run(self, tasks: Iterable[Sequence[Any]]) -> Generator[Finished, None, None]:
-        """Yield what becomes of tasks, in any order. Few are taken in advance.
+        """Yield the results of tasks, in any order. Only a few tasks are taken in advance.
 
         Args:
             tasks: the values to call the function with.
@@ -186,7 +186,7 @@ class Coordinator(PoolEvents):
                 else:
                     ranges.fail(done, str(each.error))
 
-    # --- what the pool tells
+    # --- events of the pool
 
     def finished(self, number: int, result: Result) -> None:
         """Take a result, or try once more after a pause."""

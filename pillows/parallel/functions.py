@@ -106,8 +106,8 @@ class FunctionWork:
         """Call the function; return what it returns, as MessagePack.
 
         Raises:
-            PillowError: it raised an error; of another class if it was not one of ours. Or MessagePack cannot
-                hold what it returned.
+            PillowError: it raised this, or another error that is told as one; or MessagePack cannot hold
+                what it returned.
         """
         return _call(self._encode, *self._connection, *msgspec.msgpack.decode(payload))
 

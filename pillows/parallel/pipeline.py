@@ -31,11 +31,11 @@ FAR_BEHIND = 10_000
 MAX_WAITING_BYTES = 64 * 2**20
 #: Chunks for each worker that are not done.
 CHUNKS_PER_WORKER = 2
-#: After a stop, chunks that workers have begun may still take so long; the others are read again.
+#: How long chunks that workers have begun may take after a stop. The others are read again.
 DRAIN_SECONDS = 5.0
 #: How long workers may take to end.
 END_SECONDS = 2.0
-#: The worker of a retried dead letter ends after so long without another one.
+#: How long a worker that retries dead letters waits for another one.
 RETRY_POOL_SECONDS = 10.0
 
 

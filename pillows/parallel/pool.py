@@ -14,17 +14,17 @@ from pillows.errors import FatalError, PillowError
 from pillows.parallel import protocol
 from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
 
-#: Processes in a row that may end before they are ready; many more may be killed from outside.
+#: How many processes in a row may fail before they are ready, and how many may be killed from outside.
 MAX_FAILED_STARTS = 5
 MAX_KILLED_STARTS = 100
 #: How long a worker may take to become ready: it imports a user's modules.
 START_SECONDS = 60.0
 #: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
 _KILL_SECONDS = 5.0
-#: How often the workers are looked at. A page fault takes memory at some GB/s at most, so a document that
-#: takes all is killed here rather than by the kernel, which says nothing about documents. A look takes 20 us.
+#: How often the memory of the workers is read, which takes 20 us. A process takes a few GB/s at most. So a
+#: worker that would take all is killed here, and not by the kernel, which does not tell the document.
 _WATCH_SECONDS = 0.1
-#: In the middle of a task it may take so many times the memory that it may keep.
+#: How much memory a worker may take during a task, as a multiple of what it may keep.
 _PEAK = 2
 _MORE_MEMORY = (
     "raise `load.worker_memory` (of a `Coordinator`: `WorkerLimits.memory_bytes`), or let the modules of the "
@@ -81,12 +81,12 @@ class Lost:
     ending: Ending
 
 
-#: What became of a task.
+#: The result of a task.
 Result = Done | Failed | Lost
 
 
 class PoolEvents(ABC):
-    """What a pool tells its owner. Nothing here may wait."""
+    """The events of a pool, for its owner. Nothing here may wait."""
 
     @abstractmethod
     def finished(self, number: int, result: Result) -> None:
@@ -102,7 +102,7 @@ class PoolEvents(ABC):
 
     @abstractmethod
     def noted(self, note: protocol.Note) -> None:
-        """Note what a worker reports."""
+        """Take a report of a worker."""
 
     @abstractmethod
     def failed(self, error: FatalError) -> None:
@@ -169,7 +169,7 @@ class WorkerPool:
         Args:
             number: identifies it; not in use.
             payload: for the worker.
-            first: before those that wait.
+            first: whether it goes before those that wait.
         """
         self._payloads[number] = payload
         self._waiting.insert(0 if first else len(self._waiting), number)

@@ -21,7 +21,7 @@ MAX_FRAME_BYTES = 2**31
 _LENGTH_BYTES = 4
 #: Most bytes of one read: the buffer of a socket pair has about 200 kB.
 _READ_BYTES = 2**20
-#: The classes that a failure is told as, by their names.
+#: The classes of errors that are sent, by their names.
 _KINDS = {
     name: each
     for name, each in vars(errors).items()
@@ -46,7 +46,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, error: PillowError) -> Failure:
-        """Return the failure that tells of an error."""
+        """Return an error in the form that is sent."""
         kind = next(each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS)
         return cls(
             kind,
@@ -70,7 +70,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag="setup"):
 
     Attributes:
         parent: the process id of the coordinator.
-        payload: of whoever starts the workers.
+        payload: for the work; whoever starts the workers defines it.
     """
 
     parent: int

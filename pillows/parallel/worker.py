@@ -101,7 +101,7 @@ def serve(
 
 
 def end_with_parent(parent: int) -> None:
-    """Let the kernel end this process with its parent, and rather than its parent if memory runs out.
+    """Let the kernel end this process with its parent, and before its parent if memory runs out.
 
     Args:
         parent: the parent's process id; this process ends at once if that has ended already.

@@ -193,7 +193,7 @@ def _outcome(call: Callable[[], Any]) -> CallOutcome:
 
 
 def _late(seconds: float | None) -> TimeoutError:
-    return TimeoutError(f"no answer within {seconds} s; what was done is not known")
+    return TimeoutError(f"no answer within {seconds} s; the call may have taken effect or not")
 
 
 def _busy() -> TimeoutError:

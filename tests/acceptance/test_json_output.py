@@ -26,7 +26,7 @@ BY_NAME = (".document", ".rows", ".requests", ".errors", ".trials")
 
 
 def sections() -> Iterator[tuple[list[str], str]]:
-    """The commands in each heading, and what stands under it."""
+    """Return the text under each heading, by the commands that the heading names."""
     for part in PAGE.split("\n## ")[1:]:
         heading, _, text = part.partition("\n")
         yield re.findall(r"`([^`]+)`", heading), text

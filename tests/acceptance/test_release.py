@@ -297,7 +297,7 @@ print(*(id for id, in target.execute("select _id from cases order by 1")))
 
 
 def configure(machine: DebianMachine, couch: Any, database: str) -> None:
-    """As the page for operators says: change server, user and database, and store the password."""
+    """Change server, user and database, and store the password, as the page for operators says."""
     user, password = couch.auth or ("etl", "unused")
     text = machine.say("cat", CONFIG)
     for old, new in {

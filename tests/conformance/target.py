@@ -75,7 +75,7 @@ class Target(ABC):
         raise NotImplementedError(fault)
 
     def cut(self, place: str) -> AbstractContextManager[object]:
-        """While open, the connection of a write is lost at one of the `cut_places`."""
+        """Cut the connection of a write at one of the `cut_places`, within the `with` block."""
         raise NotImplementedError(place)
 
 

@@ -1,8 +1,8 @@
 """Fuzz all parsers, guided by coverage: `python -m tests.fuzz --seconds 3600`; or one: `... tests.fuzz NAME`.
 
 Each parser runs in a process of its own, as many at a time as there are cores. Inputs that take new branches
-are kept in `build/fuzz/NAME`, and with `--keep` the smallest set of them in `tests/fuzz/corpus/NAME`. What
-breaks a promise ends its parser's process, and is kept as `build/fuzz/NAME-crash-...`.
+are kept in `build/fuzz/NAME`, and with `--keep` the smallest set of them in `tests/fuzz/corpus/NAME`. An
+input that breaks a promise ends its parser's process, and is kept as `build/fuzz/NAME-crash-...`.
 
 `python -m tests.fuzz NAME FILE` parses one file, such as that one, again.
 """

@@ -80,7 +80,9 @@ def main() -> int:
     starting = commands.add_parser("start")
     starting.add_argument("name", choices=NAMES)
     starting.add_argument("--port", type=int)
-    starting.add_argument("--data", type=Path, help="kept, where a temporary directory would be removed")
+    starting.add_argument(
+        "--data", type=Path, help="keep the data in this folder; without it they are removed at the end"
+    )
     given = parser.parse_args()
     if given.command == "install":
         return install(given.names)

@@ -44,7 +44,7 @@ class Source:
 
     @property
     def curl(self) -> str:
-        """The credentials as a configuration file of curl has them."""
+        """The credentials in the form of a configuration file of curl."""
         return f"user = {json.dumps(':'.join(self.auth), ensure_ascii=False)}\n" if self.auth else ""
 
     @property

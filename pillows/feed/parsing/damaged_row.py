@@ -23,9 +23,9 @@ _NO_DOCUMENT = msgspec.Raw(b"{}")
 def salvage_row(
     line: bytes, *, defect: str = "The feed sent its row as invalid JSON or invalid UTF-8."
 ) -> Change | None:
-    """Return the change in a damaged row, to become a dead letter; None if its id cannot be read.
+    """Return the change in a damaged row, for a dead letter; None if its id cannot be read.
 
-    A deletion with an undamaged id stays a deletion: its tombstone is not needed.
+    A deletion stays one if its id is undamaged: the rest of it is not needed.
 
     Args:
         line: the row.

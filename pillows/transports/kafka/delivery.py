@@ -30,7 +30,7 @@ class Delivery:
         return partial(self._report, id)
 
     def abort(self, ids: Iterable[str], failure: Failure = ABORTED) -> None:
-        """Note that nothing counts: every document failed that has not failed itself."""
+        """Note that the transaction was aborted: documents that had not failed have failed now."""
         for id in ids:
             self.failures.setdefault(id, failure)
 

@@ -47,7 +47,8 @@ _NAMES = {
         "UNSUPPORTED_VERSION",
     },
     # Not INVALID_PRODUCER_EPOCH: a broker says that of a transaction that took longer than its timeout, too
-    # (KIP-588). The end of the transaction tells: librdkafka renews the epoch, which a rival makes `_FENCED`.
+    # (KIP-588). The end of the transaction tells: librdkafka renews the epoch, which fails as `_FENCED`
+    # if there is a rival.
     Verdict.FENCED: {"_FENCED", "PRODUCER_FENCED"},
 }
 _VERDICTS = {name: verdict for verdict, names in _NAMES.items() for name in names}

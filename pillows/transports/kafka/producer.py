@@ -87,7 +87,7 @@ class Producer:
         return delivery
 
     def fence(self) -> LibraryProducer:
-        """Take over the transactions, if there are some: an earlier producer can't write any more.
+        """Take over the transactions, if any are used: an earlier producer can't write any more.
 
         Returns:
             The library's producer.
@@ -191,7 +191,7 @@ class Producer:
         raise to_error(refusal, self._options.servers)
 
     def _explain(self, failure: Failure) -> Failure:
-        """Return a failure, or that no broker can be reached, if that is why nothing came in time."""
+        """Return a failure; for one of time while no broker can be reached, return that."""
         if failure.name in ("_TIMED_OUT", "_MSG_TIMED_OUT") and self._down_at is not None:
             return Failure(name="_ALL_BROKERS_DOWN", text="no broker can be reached")
         return failure
@@ -254,7 +254,7 @@ class Producer:
                 pause_seconds = min(pause_seconds * 1.5, 0.01)
 
     def _check(self, began: float) -> None:
-        """Give a write up that cannot succeed.
+        """Give up a write that cannot succeed.
 
         Args:
             began: when the last report came, or the wait began.
@@ -321,7 +321,7 @@ def _close(last: list[LibraryProducer], is_in_transaction: bool) -> None:
     Args:
         last: holds the last reference, which is given up here and not on the hub. The library's own `close`
             would wait without end for a broker that hangs.
-        is_in_transaction: otherwise readers of committed messages would wait until the transaction times out.
+        is_in_transaction: whether to abort one: readers of committed messages would wait for its timeout.
     """
     library = last.pop()
     library.purge()

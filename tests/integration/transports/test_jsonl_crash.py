@@ -79,7 +79,7 @@ def lines(folder: Path, output: str) -> list[int]:
 
 
 def assert_exact(folder: Path, at_least: int) -> None:
-    """The files hold exactly the lines that the checkpoint says, which are all that were acknowledged."""
+    """Assert that the files hold exactly the lines that were acknowledged, as many as the checkpoint says."""
     with on(FailingCalls(), folder) as (_, checkpoint):
         pass
     assert checkpoint.changes in (at_least, at_least + 1)

@@ -118,7 +118,7 @@ def _content(name: str, entry: Any, take: Take | None) -> bytes | None:
 
 
 def _check_digest(digest: Any) -> None:
-    """Fail as CouchDB does on a digest that is none."""
+    """Fail as CouchDB does if the digest is not valid."""
     if digest is None:
         return
     try:

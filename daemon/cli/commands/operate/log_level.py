@@ -33,8 +33,8 @@ def log_level(
     """Show what the running daemon logs, or log more or less for a while.
 
     LOGGER is `pillowd` for everything (the default), or one of those that are listed without arguments. LEVEL
-    is debug, info, warning or error. The level returns by itself. To change it for good, set `logging.level`
-    in the configuration, and reload that.
+    is debug, info, warning or error. The former level comes back after `--for`. To change it for good, set
+    `logging.level` in the configuration, and reload that.
     """
     if logger in LEVELS and level is None:
         logger, level = ROOT, logger

@@ -358,7 +358,7 @@ def test_a_path_is_one_store_in_a_process(tmp_path):
 @pytest.mark.parametrize("other", [{"file_size": 7}, {"gzipped": True}, {"sync_at": 1}, {"durable": False}])
 def test_conflicting_settings_are_a_value_error(tmp_path, other):
     with POD(tmp_path) as pod:
-        with pytest.raises(ValueError, match="is open as a pod"):
+        with pytest.raises(ValueError, match="is already open as a pod"):
             POD(tmp_path, **other)
         pod["a"] = 1
     with POD(tmp_path, **other) as pod:

@@ -117,7 +117,7 @@ def test_a_newer_callers_version_is_refused_by_name(server):
         raw.connect(str(server.path))
         body = b'{"version": 2, "call": "echo", "arguments": {}}'
         raw.sendall(len(body).to_bytes(4, "big") + body)
-        assert b"version 2, this is 1" in raw.recv(4096)
+        assert b"version 2 of the protocol, the server version 1" in raw.recv(4096)
 
 
 def test_the_socket_is_0600_whatever_the_umask(tmp_path):

@@ -513,7 +513,7 @@ def test_max_tries_is_kept_and_another_one_wins_and_is_logged(tmp_path, caplog):
 def test_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
     with POD(tmp_path / "pod", {"a": {"n": 1}, "b": 5, ("c", 1): {"_done": True}}) as pod:
         pod.sync()
-        with pytest.raises(ValueError, match="is open as a pod"):
+        with pytest.raises(ValueError, match="is already open as a pod"):
             Tracker(tmp_path / "pod")
         with Tracker.from_pod(pod, tmp_path / "tracker", max_tries=3) as tracker:
             assert dict(tracker) == {

@@ -1,4 +1,4 @@
-"""A clock that was set: nothing waits for a time that is years away."""
+"""When dead letters are due after the clock was set: none waits for years."""
 
 from __future__ import annotations
 

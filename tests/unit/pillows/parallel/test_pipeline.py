@@ -404,7 +404,9 @@ def test_kills_from_outside_stop_a_tail_at_last_and_never_make_a_dead_letter(mak
         if world.pool.tasks:
             world.pool.die(Cause.KILLED)
         let_others_run(5)
-    with pytest.raises(FatalError, match="end again and again, the last one with the document 'a': killed"):
+    with pytest.raises(
+        FatalError, match="end again and again, the last one at work on the document 'a': killed"
+    ):
         world.running.get()
     assert world.pusher.items == []
 
