@@ -14,8 +14,8 @@ from checkpoints import TailKey
 from pillows.errors import FatalError
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions
+from pillows.serial_worker import SerialWorker
 from pillows.transports.base import AppendOnlyTransport
-from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.json_lines import encode_batch, preview_batch
 
 

@@ -19,9 +19,9 @@ from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions
+from pillows.serial_worker import SerialWorker
 from pillows.transports.base import AppendOnlyTransport, Part, TargetState
 from pillows.transports.common.addresses import check_folder
-from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.json_lines import encode_batch, preview_batch
 from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile

@@ -10,38 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
-
 from checkpoints import TailKey
 from pillows.errors import PermanentError
+from pillows.kafka.message import Headers, Message
 from pillows.models import Batch, DocumentRows, Row, write_version
 from pillows.strict_json import encode
 from pillows.transports.kafka.options import KafkaOutput
-
-Headers = list[tuple[str, str]]
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message.
-
-    Attributes:
-        id: the document.
-        key: its id in UTF-8.
-        topic: where it goes.
-        value: its value; None for null.
-        headers: its headers.
-    """
-
-    id: str
-    key: bytes
-    topic: str
-    value: bytes | None
-    headers: Headers
-
-    @property
-    def size_bytes(self) -> int:
-        """The size that librdkafka compares with `message.max.bytes`: of key and value."""
-        return len(self.key) + len(self.value or b"")
 
 
 def encode_document(

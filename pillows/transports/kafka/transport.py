@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, PermanentError
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
 from pillows.models import Batch, DocumentRows, WriteResult, newest
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport, TargetState
 from pillows.transports.common.mirroring import MirrorSupport
-from pillows.transports.kafka.encoder import Message, encode_document, format_message
+from pillows.transports.kafka.encoder import encode_document, format_message
 from pillows.transports.kafka.mirror import KafkaMirror
-from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
+from pillows.transports.kafka.options import KafkaOutput
 from pillows.transports.kafka.writer import BatchWriter
 
 if TYPE_CHECKING:
-    from pillows.transports.kafka.producer import Producer
-    from pillows.transports.kafka.topics import ClusterDescription
+    from pillows.kafka.producer import Producer
+    from pillows.kafka.topics import ClusterDescription
 
 
 class KafkaTransport(AppendOnlyTransport):
@@ -69,9 +71,9 @@ class KafkaTransport(AppendOnlyTransport):
         outputs: Iterable[KafkaOutput] = self.outputs.values()
         missing = {each.topic: each for each in outputs if each.topic not in found.partitions}
         if missing:
-            from pillows.transports.kafka import topics  # noqa: PLC0415  see `_get_producer`
+            from pillows.kafka import topics  # noqa: PLC0415  see `_get_producer`
 
-            topics.create(self.connection, list(missing.values()))
+            topics.create(self.connection, [output.as_topic for output in missing.values()])
         return super().open()
 
     def acquire(self, checkpoint: Checkpoint) -> None:  # noqa: ARG002  # topics keep no checkpoint
@@ -112,7 +114,7 @@ class KafkaTransport(AppendOnlyTransport):
     def _describe(self) -> ClusterDescription:
         self._check_files()
         producer = self._get_producer()
-        from pillows.transports.kafka import topics  # noqa: PLC0415  see `_get_producer`
+        from pillows.kafka import topics  # noqa: PLC0415  see `_get_producer`
 
         return topics.describe(producer)
 
@@ -130,7 +132,7 @@ class KafkaTransport(AppendOnlyTransport):
         if self._producer is None:
             try:
                 # Imported here: it is an extra, and configurations name types whose libraries are missing.
-                from pillows.transports.kafka.producer import Producer  # noqa: PLC0415  see above
+                from pillows.kafka.producer import Producer  # noqa: PLC0415  see above
             except ModuleNotFoundError as error:
                 if error.name != "confluent_kafka":
                     raise

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pillows.errors import PermanentError, RetryableError
 from pillows.halving import send_in_halves
+from pillows.kafka.delivery import Delivery
+from pillows.kafka.errors import Failure, Verdict, to_error
+from pillows.kafka.message import Message
 from pillows.models import DocumentRows, WriteResult
-from pillows.transports.kafka.delivery import Delivery
-from pillows.transports.kafka.encoder import Message
-from pillows.transports.kafka.errors import Failure, Verdict, to_error
 
 
 class BatchWriter:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pillows.errors import ConfigError, RetryableError, StateLostError
-from pillows.transports.common.blocking import SerialWorker
+from pillows.serial_worker import SerialWorker
 from pillows.transports.sqlite.errors import to_pillow_error
 
 P = ParamSpec("P")

@@ -10,7 +10,8 @@ import msgspec
 from confluent_kafka import Message
 
 from checkpoints import TailKey
-from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
+from pillows.kafka.options import KafkaConnection
+from pillows.transports.kafka.options import KafkaOutput
 from pillows.transports.kafka.transport import KafkaTransport
 from tests.conformance.append_only import Appended, AppendOnlyTarget, without_ids
 from tests.conformance.target import KEY

@@ -90,7 +90,7 @@ def test_opensearch_without_its_client_names_the_command(monkeypatch: pytest.Mon
 
 def test_kafka_without_its_client_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = build("kafka", {"topic": "cases"}, servers=["127.0.0.1:9"])
-    monkeypatch.delitem(sys.modules, "pillows.transports.kafka.producer", raising=False)
+    monkeypatch.delitem(sys.modules, "pillows.kafka.producer", raising=False)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(ConfigError, match=r"not installed.*pip install 'pillowd\[kafka\]'"):
         check(transport)

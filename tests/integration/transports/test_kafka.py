@@ -208,7 +208,7 @@ def test_readers_of_committed_messages_never_see_a_part_of_a_batch(make_target: 
 def test_nobody_listening_is_away() -> None:
     target = KafkaTarget(f"127.0.0.1:{free_port()}", "none-")
     with closing(target.transport("docs", timeout=2.0)) as transport, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pillows.transports.kafka.producer.CALL_SECONDS", 2.0)
+        patch.setattr("pillows.kafka.producer.CALL_SECONDS", 2.0)
         with pytest.raises(AwayError, match="cannot be reached"):
             transport.check()
 
@@ -233,7 +233,7 @@ def test_a_broker_that_dies_is_away_and_what_it_did_not_acknowledge_comes_again(
 def test_a_broker_that_hangs_never_blocks_the_hub(own_kafka: Kafka, kafka_prefix: str) -> None:
     target = KafkaTarget(own_kafka.where, kafka_prefix, connection={"timeout": "2s", "transactions": True})
     with closing(start(target)) as transport, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pillows.transports.kafka.producer.CALL_SECONDS", 2.0)
+        patch.setattr("pillows.kafka.producer.CALL_SECONDS", 2.0)
         transport.write(batch(document("a", 1, {"n": 1})))
         own_kafka.freeze()
         with HubMeter().measure() as meter, pytest.raises(RetryableError):

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pillows.errors import AccessError, ConfigError
-from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
+from pillows.kafka.options import KafkaConnection
+from pillows.transports.kafka.options import KafkaOutput
 from pillows.transports.kafka.transport import KafkaTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, at, batch, document

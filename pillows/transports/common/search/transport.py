@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FatalError, PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, newest
+from pillows.serial_worker import SerialWorker
 from pillows.transports.base import KeyedTransport, Part, Stored, TargetState
-from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import SOURCE, encode_mark, encode_operations, find_gone
 from pillows.transports.common.search.errors import BulkResult, translate_errors

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pillows.errors import AccessError, FatalError, RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
-from pillows.transports.common.blocking import SerialWorker
+from pillows.serial_worker import SerialWorker
 from pillows.transports.common.search.client import NDJSON, AnswerError, SearchClient
 from pillows.transports.common.search.encoder import (
     MAX_OPERATIONS,

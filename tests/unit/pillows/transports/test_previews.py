@@ -10,7 +10,7 @@ from elasticsearch._sync.client.utils import _quote_query
 from checkpoints import TailKey
 from pillows import registry
 from pillows.models import Batch, DocumentRows
-from pillows.transports.common.blocking import SerialWorker
+from pillows.serial_worker import SerialWorker
 from pillows.transports.common.search.errors import BulkResult
 from pillows.transports.common.search.index.schema import OwnedIndex
 from pillows.transports.common.search.options import SearchOutput

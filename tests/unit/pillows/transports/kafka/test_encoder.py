@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pillows.errors import PermanentError
+from pillows.kafka.message import Message
 from pillows.models import write_version
-from pillows.transports.kafka.encoder import Message, encode_document, format_message
+from pillows.transports.kafka.encoder import encode_document, format_message
 from pillows.transports.kafka.options import KafkaOutput
 from tests.conformance.target import KEY, batch, document, gone
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pillows.transports.kafka.options import KafkaConnection
+from pillows.kafka.group import Group
+from pillows.kafka.options import KafkaConnection
 
 _LOGGER = logging.getLogger("librdkafka")
 
@@ -32,6 +33,8 @@ def make_settings(options: KafkaConnection) -> dict[str, Any]:
         "client.id": "pillowd",
         "security.protocol": protocol,
         "reconnect.backoff.max.ms": 1000,
+        # Partitions that are added to a topic are noticed after so long; the default is 5 minutes.
+        "topic.metadata.refresh.interval.ms": 10_000,
         "socket.keepalive.enable": True,
         "logger": QuietLogger(),
     }
@@ -44,6 +47,46 @@ def make_settings(options: KafkaConnection) -> dict[str, Any]:
         settings["sasl.username"] = options.sasl.username
         settings["sasl.password"] = options.sasl.password.get_secret_value()
     return settings
+
+
+def make_consumer_settings(options: KafkaConnection, group_id: str = "pillowd") -> dict[str, Any]:
+    """Return the settings of a consumer, which neither commits nor resets an offset by itself.
+
+    Args:
+        options: the connection.
+        group_id: the library wants one even where no group is joined.
+    """
+    return make_settings(options) | {
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        # Of each consumer; the default is 64 MiB.
+        "queued.max.messages.kbytes": 1024,
+        "allow.auto.create.topics": False,
+        # A synchronous commit waits for so long, and the thread with it.
+        "socket.timeout.ms": 10_000,
+    }
+
+
+def make_member_settings(options: KafkaConnection, group: Group) -> dict[str, Any]:
+    """Return the settings of a member of a consumer group.
+
+    The group has the classic protocol: with KIP-848 the broker sets the session, to 45 s at least
+    (`group.consumer.min.session.timeout.ms`).
+    """
+    session_ms = int(group.session_seconds * 1000)
+    return make_consumer_settings(options, group.id) | {
+        "group.instance.id": group.instance_id,
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "enable.partition.eof": True,
+        "session.timeout.ms": session_ms,
+        "heartbeat.interval.ms": min(2000, session_ms // 3),
+        # Also the longest time that the others wait for a member in a rebalance. The thread always polls.
+        "max.poll.interval.ms": max(120_000, session_ms),
+    }
 
 
 def make_producer_settings(options: KafkaConnection, transactional_id: str) -> dict[str, Any]:

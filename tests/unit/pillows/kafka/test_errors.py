@@ -9,9 +9,10 @@ from confluent_kafka import KafkaError
 from pydantic import ValidationError
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, RetryableError
-from pillows.transports.kafka import errors
-from pillows.transports.kafka.errors import Failure, Verdict, to_error
-from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
+from pillows.kafka import errors
+from pillows.kafka.errors import Failure, Verdict, to_error
+from pillows.kafka.options import KafkaConnection
+from pillows.transports.kafka.options import KafkaOutput
 
 
 def test_every_name_is_one_of_the_librarys() -> None:

@@ -16,12 +16,12 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as LibraryProducer
 
 from pillows.errors import AwayError, RetryableError
-from pillows.transports.common.blocking import SerialWorker
-from pillows.transports.kafka.delivery import ABORTED, Delivery, to_failure
-from pillows.transports.kafka.encoder import Message
-from pillows.transports.kafka.errors import Failure, Verdict, to_error
-from pillows.transports.kafka.options import KafkaConnection
-from pillows.transports.kafka.settings import make_producer_settings
+from pillows.kafka.delivery import ABORTED, Delivery, to_failure
+from pillows.kafka.errors import Failure, Verdict, to_error
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.settings import make_producer_settings
+from pillows.serial_worker import SerialWorker
 
 T = TypeVar("T")
 
@@ -230,7 +230,12 @@ class Producer:
         while True:
             try:
                 return library.produce(
-                    message.topic, message.value, message.key, on_delivery=report, headers=headers
+                    message.topic,
+                    message.value,
+                    message.key,
+                    message.partition,
+                    on_delivery=report,
+                    headers=headers,
                 )
             except BufferError:  # full: wait for acknowledgements
                 self._poll()

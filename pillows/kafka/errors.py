@@ -49,7 +49,7 @@ _NAMES = {
     # Not INVALID_PRODUCER_EPOCH: a broker says that of a transaction that took longer than its timeout, too
     # (KIP-588). The end of the transaction tells: librdkafka renews the epoch, which fails as `_FENCED`
     # if there is a rival.
-    Verdict.FENCED: {"_FENCED", "PRODUCER_FENCED"},
+    Verdict.FENCED: {"_FENCED", "FENCED_INSTANCE_ID", "PRODUCER_FENCED"},
 }
 _VERDICTS = {name: verdict for verdict, names in _NAMES.items() for name in names}
 #: OpenSSL's words in an error of a handshake that no retry can mend.
@@ -94,6 +94,11 @@ def to_error(failure: Failure, servers: Collection[str]) -> PillowError:
         case Verdict.CONFIG:
             remedy = "check the topic, its settings and those of the connection"
             return ConfigError(f"{where} cannot be used: {failure}.", remedy=remedy)
+        case Verdict.FENCED if failure.name == "FENCED_INSTANCE_ID":
+            return FencedError(
+                f"Another pillowd runs with the same instance id at {where}: {failure}.",
+                remedy="stop one of the two; give each machine a state directory of its own, not a copy",
+            )
         case Verdict.FENCED:
             return FencedError(
                 f"Another pillowd has taken over this pillow's transactions at {where}: {failure}.",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from pillows.transports.kafka.errors import Failure
+from pillows.kafka.errors import Failure
 
 #: What is reported for messages whose transaction was aborted because of others.
 ABORTED = Failure(name="_ABORTED", text="the transaction was aborted because of other messages")

@@ -12,11 +12,11 @@ from confluent_kafka import KafkaError, KafkaException
 from gevent.monkey import get_original
 
 from pillows.errors import RetryableError
-from pillows.transports.kafka import producer as module
-from pillows.transports.kafka.delivery import Delivery
-from pillows.transports.kafka.encoder import Message
-from pillows.transports.kafka.options import KafkaConnection
-from pillows.transports.kafka.producer import CALL_SECONDS, Producer
+from pillows.kafka import producer as module
+from pillows.kafka.delivery import Delivery
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import CALL_SECONDS, Producer
 
 sleep_in_thread = get_original("time", "sleep")
 

@@ -1,4 +1,4 @@
-"""The topics of a tail: described, and created if they are missing."""
+"""Topics: described, and created if they are missing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from pillows.errors import RetryableError
-from pillows.transports.common.blocking import SerialWorker
-from pillows.transports.kafka.delivery import to_failure
-from pillows.transports.kafka.errors import to_error
-from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
-from pillows.transports.kafka.producer import CALL_SECONDS, Producer
-from pillows.transports.kafka.settings import make_settings
+from pillows.kafka.delivery import to_failure
+from pillows.kafka.errors import to_error
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import CALL_SECONDS, Producer
+from pillows.kafka.settings import make_settings
+from pillows.kafka.topic import Topic
+from pillows.serial_worker import SerialWorker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def describe(producer: Producer) -> ClusterDescription:
     return ClusterDescription(brokers=len(found.brokers), partitions=partitions)
 
 
-def create(options: KafkaConnection, missing: Sequence[KafkaOutput]) -> None:
+def create(options: KafkaConnection, missing: Sequence[Topic]) -> None:
     """Create topics. One that somebody else creates meanwhile is fine.
 
     Raises:
@@ -58,7 +59,7 @@ def create(options: KafkaConnection, missing: Sequence[KafkaOutput]) -> None:
         admin = worker.run(AdminClient, make_settings(options))
     except KafkaException as error:
         raise to_error(to_failure(error.args[0]), options.servers) from error
-    futures = admin.create_topics([_to_topic(output) for output in missing], request_timeout=CALL_SECONDS)
+    futures = admin.create_topics([_to_new_topic(topic) for topic in missing], request_timeout=CALL_SECONDS)
     until = time.monotonic() + CALL_SECONDS + 5
     # `result` of a future would wait on a lock that gevent knows, for a thread that it does not.
     while not all(future.done() for future in futures.values()):
@@ -74,10 +75,10 @@ def create(options: KafkaConnection, missing: Sequence[KafkaOutput]) -> None:
                 raise to_error(failure, options.servers) from error
 
 
-def _to_topic(output: KafkaOutput) -> NewTopic:
+def _to_new_topic(topic: Topic) -> NewTopic:
     return NewTopic(
-        output.topic,
-        num_partitions=output.partitions or -1,  # the brokers' default
-        replication_factor=output.replication_factor or -1,
-        config=dict(output.topic_config),
+        topic.name,
+        num_partitions=topic.partitions or -1,  # the brokers' default
+        replication_factor=topic.replication_factor or -1,
+        config=dict(topic.config),
     )

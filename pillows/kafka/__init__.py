@@ -1,0 +1,1 @@
+"""Kafka's client library under gevent, for topics as targets and for the service's own."""

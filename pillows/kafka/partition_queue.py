@@ -1,0 +1,60 @@
+"""The messages of one partition between the thread that reads them and the hub."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from confluent_kafka import Message as LibraryMessage
+
+#: What a message takes in memory beside its key and value.
+_MESSAGE_BYTES = 300
+
+
+class PartitionQueue:
+    """A queue with one writer, a thread, and one reader, the hub; it needs no lock.
+
+    Args:
+        max_bytes: above this it is full, until it holds half of it.
+
+    Attributes:
+        is_paused: whether the thread fetches no more; of the thread alone.
+        end_offset: behind the last message of the partition, as far as the thread knows.
+    """
+
+    __slots__ = ("_max_bytes", "_messages", "_put_bytes", "_taken_bytes", "end_offset", "is_paused")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._messages: deque[tuple[LibraryMessage, int]] = deque()
+        self._put_bytes = 0  # each side writes its own
+        self._taken_bytes = 0
+        self.is_paused = False
+        self.end_offset: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that wait."""
+        return self._put_bytes - self._taken_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be put."""
+        return self.size_bytes > (self._max_bytes // 2 if self.is_paused else self._max_bytes)
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def put(self, message: LibraryMessage) -> None:
+        """Add a message. For the thread."""
+        size_bytes = len(message.key() or b"") + len(message.value() or b"") + _MESSAGE_BYTES
+        self._put_bytes += size_bytes
+        self._messages.append((message, size_bytes))
+
+    def take(self) -> list[LibraryMessage]:
+        """Take every message. For the hub."""
+        taken: list[LibraryMessage] = []
+        while self._messages:
+            message, size_bytes = self._messages.popleft()
+            self._taken_bytes += size_bytes
+            taken.append(message)
+        return taken
