@@ -1,8 +1,6 @@
 """Read a response block by block, as it arrives; bound what a server sends beside its body.
 
 http.client reads answers of status 100, trailers and chunks without content for as long as they come.
-urllib3's own dechunking costs 0.8 microseconds per 500-byte document in CouchDB's chunks of 1.5 kB, so a
-faster one would gain nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import requests
 import urllib3
 
 from pillows.clock import Clock, Turn
+from pillows.couch.http.chunked import ChunkedReader
 from pillows.errors import PermanentError, RetryableError
 
 #: Largest block.
@@ -94,6 +93,14 @@ class BoundedResponse(HTTPResponse):
         self.fp = io.BufferedReader(self.reader)
         self._interim_answers = -1  # the final answer is not one
 
+    def begin(self) -> None:
+        """Read the head; a chunked body is then read as if it had no chunks."""
+        super().begin()
+        if self.chunked:
+            self.fp = io.BufferedReader(ChunkedReader(self.fp))
+            self.chunked = False
+            del self.headers["Transfer-Encoding"]  # or urllib3 would look for chunks
+
     def _read_status(self) -> tuple[str, int, str]:
         self._interim_answers += 1
         if self._interim_answers > MAX_INTERIM_ANSWERS:
@@ -155,20 +162,12 @@ class StreamingResponse:
         response = self._raw._original_response  # noqa: SLF001 - the only way to the socket's reader
         reader = response.reader if isinstance(response, BoundedResponse) else None
         with self._translated():
-            for block in self._stream():
+            while block := self._raw.read1(BLOCK_BYTES, decode_content=True):
                 if reader is not None:
                     reader.record_body()
                 self._activity.record()
                 yield block
                 turn.give_way()  # compressed blocks come without reading from the socket
-
-    def _stream(self) -> Iterator[bytes]:
-        if self._raw.chunked:
-            yield from self._raw.stream(BLOCK_BYTES, decode_content=True)
-            return
-        # `stream` would wait for a full block here, and hold back what an idle feed has sent.
-        while block := self._raw.read1(BLOCK_BYTES, decode_content=True):
-            yield block
 
     def read(self, max_bytes: int) -> bytes:
         """Return the whole body.
