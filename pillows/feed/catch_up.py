@@ -75,19 +75,22 @@ class CatchUp:
         return self._options.documents == "auto" and pending is not None and pending > FAR_BEHIND
 
     def _plan(self, pending: int | None) -> Page:
+        most = None
         if self._tunes(pending):
             include_docs = self._tuner.mode is FetchMode.INCLUDE_DOCS
+            most = self._tuner.rows_left
         else:
             include_docs = self._options.documents != "bulk_get" and not self._options.is_filtered_by_server
-        return plan_page(self._options, self._sizes.average_bytes, include_docs=include_docs)
+        return plan_page(self._options, self._sizes.average_bytes, include_docs=include_docs, most=most)
 
     def _tune(self, cursor: ReadCursor, pending: int | None, rows: int) -> None:
-        """End a lap after all its documents have arrived, so that its time includes no other lap's work."""
-        if not self._tunes(pending):
+        """End a lap; before the mode changes, all its documents must arrive: no other lap may do its work."""
+        if pending is None or not self._tunes(pending):
             self._tuner.begin(self._clock.monotonic())
         elif self._tuner.count(rows, self._clock.monotonic()):
-            cursor.loader.drain()
-            self._tuner.end(self._clock.monotonic())
+            if self._tuner.changes_mode(pending):
+                cursor.loader.drain()
+            self._tuner.end(self._clock.monotonic(), pending)
 
     def _is_at_head(self, page: Page, end: ResponseEnd, rows: int) -> bool:
         """Return whether a page ends at the head: nothing is pending, or it has fewer rows than its limit.

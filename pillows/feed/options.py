@@ -55,9 +55,9 @@ class SourceOptions(Options):
         poll: the same on a server without `_db_updates`, or that shows it to administrators only.
         on_deleted: what becomes of the rows of a database that was deleted or excluded.
         since: where a pillow without a checkpoint begins: `beginning`, `now`, or a position.
-        documents: `auto` reads documents along with the feed at its head; while far behind it also
-            tries fetching them with `_bulk_get`, and keeps the faster way for that server.
-            The other values always do one of the two.
+        documents: `auto` reads documents along with the feed; while far behind it also tries fetching them
+            with `_bulk_get`, and keeps the faster way for that server. The other values always do one of
+            the two.
         mode: `continuous` keeps one response open; `longpoll` sends a request after every answer, for
             Cloudant and for proxies that buffer; `auto` chooses.
         on_missing: what to do while the database does not exist.
@@ -65,7 +65,8 @@ class SourceOptions(Options):
         identity_token: also identify the database by a document `_local/pillowd-...` that pillowd writes to
             it; for servers before 3.3, which do not report creation times.
         skip_design: leave design documents out.
-        page: most changes that a catch-up request asks for; fewer where documents are large.
+        page: most changes that a catch-up request asks for; fewer where documents are large, and at most
+            2,000 ids to be fetched apart.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
         queue: bytes that may wait between the feed and the pipeline.
         max_rate: most changes a second that a catch-up reads; unlimited by default.
@@ -101,7 +102,7 @@ class SourceOptions(Options):
     on_recreated: Literal["fail", "reload"] = "fail"
     identity_token: bool = False
     skip_design: bool = True
-    page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
+    page: int = Field(default=10_000, ge=100, le=10_000, multiple_of=100)
     timeout: Duration = Field(default=25.0, gt=0, le=60)
     queue: Size = Field(default=2**20, gt=0)
     max_rate: float | None = Field(default=None, gt=0)

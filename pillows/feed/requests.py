@@ -22,6 +22,9 @@ INTERVAL = 100
 #: Intended size of a page, so that a stop can wait for its end. (`source.page` limits its rows.)
 PAGE_BYTES = 8 * 2**20
 
+#: Most rows of a page without documents: they are fetched while the next page is read, and until then wait.
+IDS_ROWS = 2_000
+
 #: From this average size on every row gets a position, which is small beside a document.
 LARGE_DOCUMENT_BYTES = 16 * 2**10
 
@@ -41,15 +44,31 @@ class Page:
     include_docs: bool
 
 
-def plan_page(source: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
-    """Return the next page, given the average size of documents so far."""
+def plan_page(
+    source: SourceOptions, average_bytes: float, *, include_docs: bool, most: int | None = None
+) -> Page:
+    """Return the next page.
+
+    Args:
+        source: how the database is read.
+        average_bytes: size of documents so far.
+        include_docs: whether rows include the documents.
+        most: rows that are wanted at most, rounded up to a position.
+    """
+    rows = source.page if most is None else min(source.page, _round(most + INTERVAL - 1))
+    if source.max_rate is not None:  # a page is read at full speed, and waited for afterwards
+        rows = min(rows, _round(int(source.max_rate)))
     if not include_docs:
-        return Page(limit=source.page, interval=INTERVAL, include_docs=False)
+        return Page(limit=min(rows, IDS_ROWS), interval=INTERVAL, include_docs=False)
     fitting = int(PAGE_BYTES / max(average_bytes, 1.0))
     if average_bytes >= LARGE_DOCUMENT_BYTES:
-        return Page(limit=max(1, min(fitting, source.page)), interval=None, include_docs=True)
-    limit = max(INTERVAL, min(fitting - fitting % INTERVAL, source.page))
-    return Page(limit=limit, interval=INTERVAL, include_docs=True)
+        return Page(limit=max(1, min(fitting, rows)), interval=None, include_docs=True)
+    return Page(limit=min(_round(fitting), rows), interval=INTERVAL, include_docs=True)
+
+
+def _round(rows: int) -> int:
+    """Return rows rounded down to a multiple of the interval, at least one."""
+    return max(INTERVAL, rows - rows % INTERVAL)
 
 
 def page_query(source: SourceOptions, since: Seq, page: Page) -> str:

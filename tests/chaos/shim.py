@@ -43,12 +43,13 @@ def alternate() -> None:
 
     catch_up.FAR_BEHIND = follow.FAR_BEHIND = FAR_BEHIND  # type: ignore[attr-defined]
     fetch_mode.LAP_ROWS = LAP_ROWS
-    fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
+    fetch_mode.TRIAL_SHARE = fetch_mode.MIN_TRIAL_ROWS = 1
+    fetch_mode.LAPS_BEFORE_TRIAL = fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
     end = fetch_mode.FetchModeTuner.end
 
-    def told(self: Any, at: float) -> None:
+    def told(self: Any, at: float, pending: int) -> None:
         sys.stderr.write(f'{{"event": "lap.{self.mode}"}}\n')
-        end(self, at)
+        end(self, at, pending)
 
     fetch_mode.FetchModeTuner.end = told
 

@@ -1,8 +1,9 @@
 """Measure whether documents arrive faster with the feed or by separate requests. Pure.
 
-No rule predicts it: CouchDB 3.5 with two cores gave 9.8-12.2 thousand documents a second through
-`_bulk_get` and 7-8 thousand with `include_docs`; a server of one thread does twice as many with
-`include_docs`; and a filter in pillowd that keeps one document in ten changes it again.
+No rule predicts it. CouchDB 3.5 with two cores gave 32 thousand documents a second with `include_docs` and 21
+thousand through `_bulk_get`, for 56 and 99 microseconds of its CPU each; another server gave 7-8 and 10-12
+thousand; and a filter in pillowd that keeps one document in ten changes it again. So the feed brings the
+documents along until a short trial has shown that requests for them are faster.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ from enum import StrEnum
 LAP_ROWS = 10_000
 LAP_SECONDS = 2.0
 
+#: A trial is shorter: one in so many of the pending changes, so that the slower mode costs next to nothing.
+#: With so few that it would tell nothing, there is no trial.
+TRIAL_SHARE = 100
+MIN_TRIAL_ROWS = 1_000
+
+#: Laps before the first trial: the first one warms up.
+LAPS_BEFORE_TRIAL = 2
+
 #: Laps for which the better mode is kept before the other is tried again; then twice as many, up to the last.
-FIRST_STRETCH_LAPS = 8
+FIRST_STRETCH_LAPS = 16
 LONGEST_STRETCH_LAPS = 128
 
 #: How much faster the other mode must be: two laps of one mode differ by less.
@@ -38,21 +47,27 @@ class FetchMode(StrEnum):
 
 
 class FetchModeTuner:
-    """Tries both modes for a lap each, keeps the faster one, and tries again from time to time.
+    """Reads with the documents along, tries the other mode for a lap from time to time, keeps the faster.
 
     Attributes:
         mode: how to read now.
     """
 
     def __init__(self) -> None:
-        self.mode = FetchMode.BULK_GET
-        self._kept = FetchMode.BULK_GET
-        self._rates: dict[FetchMode, float] = {}
+        self.mode = FetchMode.INCLUDE_DOCS
+        self._kept = self.mode
+        self._kept_rate = 0.0  # rows a second
         self._rows = 0
+        self._lap_rows = LAP_ROWS
         self._began_at = 0.0
         self._laps = 0
-        self._stretch_laps = FIRST_STRETCH_LAPS
+        self._stretch_laps = LAPS_BEFORE_TRIAL
         self._failures = 0
+
+    @property
+    def rows_left(self) -> int:
+        """Rows to request until the lap ends."""
+        return max(1, self._lap_rows - self._rows)
 
     def begin(self, at: float) -> None:
         """Begin a lap; forget the rows of one that did not end.
@@ -64,45 +79,55 @@ class FetchModeTuner:
         self._began_at = at
 
     def count(self, rows: int, at: float) -> bool:
-        """Count requested rows; return whether the lap ends once all their documents have arrived.
+        """Count requested rows; return whether the lap ends.
 
         Args:
             rows: how many.
             at: monotonic seconds.
         """
         self._rows += rows
-        return self._rows >= LAP_ROWS or at - self._began_at >= LAP_SECONDS
+        return self._rows >= self._lap_rows or at - self._began_at >= LAP_SECONDS
 
-    def end(self, at: float) -> None:
+    def changes_mode(self, pending: int) -> bool:
+        """Return whether the mode changes when this lap ends, so that all its documents must have arrived.
+
+        Args:
+            pending: how many changes are behind.
+        """
+        is_due = self._laps + 1 >= self._stretch_laps
+        return self.mode is not self._kept or (is_due and pending >= TRIAL_SHARE * MIN_TRIAL_ROWS)
+
+    def end(self, at: float, pending: int) -> None:
         """End a lap, choose the mode of the next and begin it.
 
         Args:
             at: monotonic seconds.
+            pending: how many changes are behind.
         """
-        self._rates[self.mode] = self._rows / max(at - self._began_at, 1e-6)
+        rate = self._rows / max(at - self._began_at, 1e-6)
         self._failures = 0
-        self.begin(at)
         if self.mode is not self._kept:
-            self._compare()
-        elif self._kept.other not in self._rates or self._laps >= self._stretch_laps:
-            self.mode = self._kept.other
+            self._compare(rate)
         else:
+            self._kept_rate = rate
+            if self.changes_mode(pending):
+                self.mode = self._kept.other
+                self._lap_rows = min(LAP_ROWS, pending // TRIAL_SHARE)
             self._laps += 1
+        self.begin(at)
 
     def fail(self) -> None:
         """Give up a trial that failed, or a mode that fails repeatedly."""
         self._failures += 1
         if self.mode is not self._kept:
-            self._rates[self.mode] = 0.0
-            self._compare()
+            self._compare(0.0)
         elif self._failures >= MAX_FAILURES:
             self._kept = self.mode = self._kept.other
             self._failures = 0
 
-    def _compare(self) -> None:
-        """Keep the faster of the two modes, now that the other one had its lap."""
-        better = self._rates[self.mode] > MIN_SPEEDUP * self._rates[self._kept]
-        self._stretch_laps = min(2 * self._stretch_laps, LONGEST_STRETCH_LAPS)
-        if better:
-            self._kept, self._stretch_laps = self.mode, FIRST_STRETCH_LAPS
-        self.mode, self._laps = self._kept, 0
+    def _compare(self, rate: float) -> None:
+        """Keep the faster of the two modes, now that the other one had its trial."""
+        self._stretch_laps = max(FIRST_STRETCH_LAPS, min(2 * self._stretch_laps, LONGEST_STRETCH_LAPS))
+        if rate > MIN_SPEEDUP * self._kept_rate:
+            self._kept, self._kept_rate, self._stretch_laps = self.mode, rate, FIRST_STRETCH_LAPS
+        self.mode, self._laps, self._lap_rows = self._kept, 0, LAP_ROWS

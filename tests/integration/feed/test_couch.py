@@ -87,18 +87,26 @@ def test_a_database_is_read_and_followed(couch_db, how):
         until_equal(taken, couch_db)
 
 
-def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db, monkeypatch):
-    """Laps so short that the way changes on nearly every page."""
+def try_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few changes are far behind, and trials as long as other laps."""
     monkeypatch.setattr(catch_up, "FAR_BEHIND", 200)
     monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
-    monkeypatch.setattr(fetch_mode, "FIRST_STRETCH_LAPS", 1)
-    monkeypatch.setattr(fetch_mode, "LONGEST_STRETCH_LAPS", 1)
+    monkeypatch.setattr(fetch_mode, "TRIAL_SHARE", 1)
+    monkeypatch.setattr(fetch_mode, "MIN_TRIAL_ROWS", 1)
+
+
+def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db, monkeypatch):
+    """Laps so short that the way changes on nearly every page."""
+    try_both_ways(monkeypatch)
+    for name in ("LAPS_BEFORE_TRIAL", "FIRST_STRETCH_LAPS", "LONGEST_STRETCH_LAPS"):
+        monkeypatch.setattr(fetch_mode, name, 1)
     planned = []
     plan_page = requests.plan_page
 
-    def plan(options: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
-        planned.append(include_docs)
-        return plan_page(options, average_bytes, include_docs=include_docs)
+    def plan(*args: Any, **options: Any) -> Page:
+        page = plan_page(*args, **options)
+        planned.append(page.include_docs)
+        return page
 
     monkeypatch.setattr(catch_up, "plan_page", plan)
     couch_db.fill(DOCS, pad="x" * 300)
@@ -114,14 +122,13 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
 
 def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_db, monkeypatch):
     """As behind a proxy that cuts long responses."""
-    monkeypatch.setattr(catch_up, "FAR_BEHIND", 200)
-    monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
+    try_both_ways(monkeypatch)
     asked = []
     read_page = catch_up.CatchUp._read_page
 
     def cut(self, cursor: Any, page: Page) -> Any:
         asked.append(page.include_docs)
-        if page.include_docs and asked.count(True) <= 2:
+        if not page.include_docs and asked.count(False) <= 2:
             raise RetryableError("cut")
         return read_page(self, cursor, page)
 
@@ -130,7 +137,7 @@ def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_d
     with taking(feed(couch_db.server_url, couch_db, page=200)) as taken:
         taken.until(lambda: caught_up(taken))
         until_equal(taken, couch_db)
-    assert asked[:5] == [False, True, False, False, False], "tried once, and then seldom"
+    assert asked[:6] == [True, True, False, True, True, True], "tried once, and then seldom"
 
 
 def test_every_batch_ends_with_a_position_that_reads_on_without_gap_or_overlap(couch_db):

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import Seq
 from pillows.errors import InvalidSeqError, SourceMissingError
 from pillows.feed.couch_feed import Backlog
+from pillows.feed.documents import fetch_mode
 from pillows.observer import Observer
 from pillows.retry.backoff import AWAY_SECONDS
 from tests.servers.scripted import (
@@ -311,22 +312,33 @@ def test_what_the_server_holds_open_is_left_within_a_second(server):
     assert time.monotonic() - began < size(ci=10, proof=1)
 
 
-def test_far_behind_documents_are_fetched_apart_and_at_the_head_they_come_along(server, clock):
-    ids = page([row(n, f"{n}-x", doc=None) for n in (1, 2)], "2-x", 9_000)
+def test_far_behind_documents_are_fetched_apart_for_a_trial_and_at_the_head_they_come_along(
+    server, clock, monkeypatch
+):
+    monkeypatch.setattr(fetch_mode, "LAP_ROWS", 1)
+    monkeypatch.setattr(fetch_mode, "LAPS_BEFORE_TRIAL", 1)
+    ids = page([row(n, f"{n}-x", doc=None) for n in (2, 3)], "3-x", 9_000)
     server.on(
         *CHANGES,
-        reply(page([], "0-x", 30_000)),
+        reply(page([], "0-x", 300_000)),
+        reply(page([row(1)], "1-x", 299_999)),
         reply(ids),
-        reply(page([row(3)], "3-x", 0)),
+        reply(page([row(4)], "4-x", 0)),
         [TAIL_HEAD, HANG],
     )
-    found = [{"id": f"doc-{n}", "docs": [{"ok": {"_id": f"doc-{n}", "_rev": f"1-{n:032x}"}}]} for n in (2, 1)]
+    found = [{"id": f"doc-{n}", "docs": [{"ok": {"_id": f"doc-{n}", "_rev": f"1-{n:032x}"}}]} for n in (3, 2)]
     server.on("POST", "/db/_bulk_get", json_reply({"results": found}))
     with taking(feed_of(server.url, clock=clock, documents="auto")) as taken:
-        taken.until(lambda: len(changes(server)) == 4)
-    assert [change.raw is not None for batch in taken.batches for change in batch.changes] == [True] * 3
+        taken.until(lambda: len(changes(server)) == 5)
+    assert [change.raw is not None for batch in taken.batches for change in batch.changes] == [True] * 4
     asked = [(r.query.get("feed", "probe"), "include_docs" in r.query) for r in changes(server)]
-    assert asked == [("probe", False), ("normal", False), ("normal", True), ("continuous", True)]
+    assert asked == [
+        ("probe", False),
+        ("normal", True),
+        ("normal", False),
+        ("normal", True),
+        ("continuous", True),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["continuous", "longpoll"])

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from checkpoints import Seq
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import (
+    IDS_ROWS,
     INTERVAL,
     LARGE_DOCUMENT_BYTES,
     PAGE_BYTES,
@@ -29,20 +30,32 @@ def source(**options: Any) -> SourceOptions:
 @pytest.mark.parametrize(
     ("average_bytes", "expected"),
     [
-        (500, Page(limit=2000, interval=100, include_docs=True)),
+        (500, Page(limit=10_000, interval=100, include_docs=True)),
         (8_000, Page(limit=1000, interval=100, include_docs=True)),
         (16_000, Page(limit=500, interval=100, include_docs=True)),
         (100_000, Page(limit=83, interval=None, include_docs=True)),
         (5_000_000, Page(limit=1, interval=None, include_docs=True)),
         (500_000_000, Page(limit=1, interval=None, include_docs=True)),
-        (0, Page(limit=2000, interval=100, include_docs=True)),
+        (0, Page(limit=10_000, interval=100, include_docs=True)),
     ],
 )
 def test_the_larger_the_documents_the_smaller_the_page(average_bytes: float, expected: Page):
     assert plan_page(source(), average_bytes, include_docs=True) == expected
 
 
-def test_a_page_of_ids_is_as_long_as_configured_whatever_documents_weigh():
+@pytest.mark.parametrize(("most", "limit"), [(1, 100), (100, 100), (1_901, 2_000), (50_000, 10_000)])
+def test_a_page_is_no_longer_than_what_is_wanted(most: int, limit: int):
+    assert plan_page(source(), 500, include_docs=True, most=most).limit == limit
+    assert plan_page(source(), 500, include_docs=False, most=most).limit == min(limit, IDS_ROWS)
+
+
+@pytest.mark.parametrize(("max_rate", "limit"), [(5, 100), (250, 200), (1e6, 10_000)])
+def test_a_slowed_down_page_holds_what_may_come_in_a_second(max_rate: float, limit: int):
+    assert plan_page(source(max_rate=max_rate), 500, include_docs=True).limit == limit
+
+
+def test_a_page_of_ids_is_as_long_as_it_may_be_whatever_documents_weigh():
+    assert plan_page(source(), 5_000_000, include_docs=False).limit == IDS_ROWS
     page = plan_page(source(page=1000), 5_000_000, include_docs=False)
     assert page == Page(limit=1000, interval=100, include_docs=False)
 

@@ -4,51 +4,60 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from pillows.feed.documents.fetch_mode import (
     FIRST_STRETCH_LAPS,
     LAP_ROWS,
     LAP_SECONDS,
+    LAPS_BEFORE_TRIAL,
     LONGEST_STRETCH_LAPS,
     MAX_FAILURES,
+    MIN_TRIAL_ROWS,
+    TRIAL_SHARE,
     FetchMode,
     FetchModeTuner,
 )
 
+BULK_GET, INCLUDE_DOCS = FetchMode.BULK_GET, FetchMode.INCLUDE_DOCS
 
-def laps(choice: FetchModeTuner, count: int, rates: dict[FetchMode, float]) -> list[FetchMode]:
+#: Changes behind, of which a trial takes a whole lap.
+FAR = LAP_ROWS * TRIAL_SHARE
+
+
+def laps(
+    choice: FetchModeTuner, count: int, rates: dict[FetchMode, float], pending: int = FAR
+) -> list[FetchMode]:
     """Which way each of some laps went, where the ways are so fast (rows a second)."""
     went, at = [], 0.0
     choice.begin(at)
     for _ in range(count):
         went.append(choice.mode)
-        assert choice.count(LAP_ROWS, at)
-        at += LAP_ROWS / rates[choice.mode]
-        choice.end(at)
+        rows = choice.rows_left
+        assert choice.count(rows, at)
+        at += rows / rates[choice.mode]
+        changes = choice.changes_mode(pending)
+        before = choice.mode
+        choice.end(at, pending)
+        assert changes or choice.mode is before, "the mode changes only as announced"
     return went
 
 
-def test_both_ways_are_tried_and_the_faster_one_is_kept():
-    slow, fast = (
-        {FetchMode.BULK_GET: 7e3, FetchMode.INCLUDE_DOCS: 15e3},
-        {FetchMode.BULK_GET: 12e3, FetchMode.INCLUDE_DOCS: 7e3},
-    )
-    assert laps(FetchModeTuner(), 6, slow) == [FetchMode.BULK_GET] + [FetchMode.INCLUDE_DOCS] * 5
-    assert (
-        laps(FetchModeTuner(), 6, fast)
-        == [FetchMode.BULK_GET, FetchMode.INCLUDE_DOCS] + [FetchMode.BULK_GET] * 4
-    )
+def test_documents_come_along_and_the_other_way_is_kept_if_it_is_faster() -> None:
+    slow, fast = {BULK_GET: 21e3, INCLUDE_DOCS: 32e3}, {BULK_GET: 12e3, INCLUDE_DOCS: 7e3}
+    begin = [INCLUDE_DOCS] * LAPS_BEFORE_TRIAL + [BULK_GET]
+    assert laps(FetchModeTuner(), len(begin) + 4, slow) == begin + [INCLUDE_DOCS] * 4
+    assert laps(FetchModeTuner(), len(begin) + 4, fast) == begin + [BULK_GET] * 4
 
 
-def test_a_way_that_is_hardly_faster_changes_nothing():
-    assert (
-        laps(FetchModeTuner(), 5, {FetchMode.BULK_GET: 10e3, FetchMode.INCLUDE_DOCS: 11e3})[2:]
-        == [FetchMode.BULK_GET] * 3
-    )
+def test_a_way_that_is_hardly_faster_changes_nothing() -> None:
+    went = laps(FetchModeTuner(), LAPS_BEFORE_TRIAL + 4, {BULK_GET: 11e3, INCLUDE_DOCS: 10e3})
+    assert went[-3:] == [INCLUDE_DOCS] * 3
 
 
-def test_the_slower_way_is_tried_again_ever_more_seldom():
-    went = laps(FetchModeTuner(), 1000, {FetchMode.BULK_GET: 12e3, FetchMode.INCLUDE_DOCS: 7e3})
-    tried = [n for n, way in enumerate(went) if way is FetchMode.INCLUDE_DOCS]
+def test_the_slower_way_is_tried_again_ever_more_seldom() -> None:
+    went = laps(FetchModeTuner(), 1000, {BULK_GET: 7e3, INCLUDE_DOCS: 12e3})
+    tried = [n for n, way in enumerate(went) if way is BULK_GET]
     gaps = [after - before for before, after in itertools.pairwise(tried)]
     assert gaps == sorted(gaps)
     assert gaps[0] > FIRST_STRETCH_LAPS
@@ -56,50 +65,74 @@ def test_the_slower_way_is_tried_again_ever_more_seldom():
     assert len(tried) < 0.02 * len(went)
 
 
-def test_a_server_that_changes_is_noticed():
+@pytest.mark.parametrize("pending", [100_000, 200_000, 1_000_000, 20_000_000])
+def test_trials_cost_hardly_any_time(pending: int) -> None:
+    rates = {BULK_GET: 21e3, INCLUDE_DOCS: 32e3}
+    choice, at, trials = FetchModeTuner(), 0.0, 0
+    choice.begin(at)
+    left = pending
+    while left > 0:
+        rows = choice.rows_left
+        trials += choice.mode is BULK_GET
+        at += rows / rates[choice.mode]
+        left -= rows
+        if choice.count(rows, at):
+            choice.end(at, left)
+    assert at <= 1.02 * pending / rates[INCLUDE_DOCS]
+    assert trials or pending < 2 * TRIAL_SHARE * MIN_TRIAL_ROWS
+
+
+def test_there_is_no_trial_that_would_tell_nothing() -> None:
+    few = TRIAL_SHARE * MIN_TRIAL_ROWS - 1
+    assert set(laps(FetchModeTuner(), 50, {BULK_GET: 9e3, INCLUDE_DOCS: 1e3}, few)) == {INCLUDE_DOCS}
+
+
+def test_a_server_that_changes_is_noticed() -> None:
     choice = FetchModeTuner()
-    assert laps(choice, 4, {FetchMode.BULK_GET: 12e3, FetchMode.INCLUDE_DOCS: 7e3})[-1] is FetchMode.BULK_GET
-    went = laps(choice, 100, {FetchMode.BULK_GET: 5e3, FetchMode.INCLUDE_DOCS: 7e3})
-    assert went[-30:].count(FetchMode.INCLUDE_DOCS) >= 29
+    assert laps(choice, 4, {BULK_GET: 12e3, INCLUDE_DOCS: 7e3})[-1] is BULK_GET
+    went = laps(choice, 100, {BULK_GET: 5e3, INCLUDE_DOCS: 7e3})
+    assert went[-30:].count(INCLUDE_DOCS) >= 29
 
 
-def test_a_lap_is_over_once_it_has_its_rows_or_was_long():
+def test_a_lap_is_over_once_it_has_its_rows_or_was_long() -> None:
     choice = FetchModeTuner()
     choice.begin(0.0)
     assert not choice.count(LAP_ROWS - 1, 1.0)
+    assert choice.rows_left == 1
     assert choice.count(1, 1.0)
     choice.begin(10.0)
     assert not choice.count(50, 10.0 + LAP_SECONDS / 2)
     assert choice.count(50, 10.0 + LAP_SECONDS)
 
 
-def test_an_outage_is_no_part_of_a_lap():
+def test_an_outage_is_no_part_of_a_lap() -> None:
     choice = FetchModeTuner()
+    laps(choice, LAPS_BEFORE_TRIAL - 1, {INCLUDE_DOCS: 1e4})
     choice.begin(0.0)
     choice.count(LAP_ROWS - 1, 0.5)
     choice.begin(3600.0)  # the source was away, and the reading began anew
     assert not choice.count(LAP_ROWS - 1, 3600.5)
     assert choice.count(1, 3600.9)
-    choice.end(3601.0)
+    choice.end(3601.0, FAR)
     choice.count(LAP_ROWS, 3601.9)
-    choice.end(3601.0 + 0.9)  # along: a ninth faster, which an hour would have hidden
-    assert choice.mode is FetchMode.BULK_GET
+    choice.end(3601.0 + 0.9, FAR)  # a ninth faster, which an hour would have hidden
+    assert choice.mode is INCLUDE_DOCS
 
 
-def test_a_trial_that_fails_is_given_up_and_made_again_more_seldom():
+def test_a_trial_that_fails_is_given_up_and_made_again_more_seldom() -> None:
     choice = FetchModeTuner()
-    laps(choice, 1, {FetchMode.BULK_GET: 1e4})
-    assert choice.mode is FetchMode.INCLUDE_DOCS
+    laps(choice, LAPS_BEFORE_TRIAL, {INCLUDE_DOCS: 1e4})
+    assert choice.mode is BULK_GET
     choice.fail()
-    assert choice.mode is FetchMode.BULK_GET
-    assert set(laps(choice, FIRST_STRETCH_LAPS + 2, {FetchMode.BULK_GET: 1e4})) == {FetchMode.BULK_GET}
+    assert choice.mode is INCLUDE_DOCS
+    assert set(laps(choice, FIRST_STRETCH_LAPS, {INCLUDE_DOCS: 1e4})) == {INCLUDE_DOCS}
 
 
-def test_a_way_that_fails_again_and_again_is_left_for_the_other():
+def test_a_way_that_fails_again_and_again_is_left_for_the_other() -> None:
     choice = FetchModeTuner()
     for _ in range(MAX_FAILURES):
-        assert choice.mode is FetchMode.BULK_GET
+        assert choice.mode is INCLUDE_DOCS
         choice.fail()
-    assert choice.mode is FetchMode.INCLUDE_DOCS
-    laps(choice, 1, {FetchMode.INCLUDE_DOCS: 1e4})
-    assert choice.mode is FetchMode.BULK_GET, "the way that failed is tried again like any other"
+    assert choice.mode is BULK_GET
+    laps(choice, LAPS_BEFORE_TRIAL, {BULK_GET: 1e4})
+    assert choice.mode is INCLUDE_DOCS, "the way that failed is tried again like any other"
