@@ -144,6 +144,7 @@ class ChangeBatch:
             may be another document's.
         purges_missed: how many purges there were since the last purge position, if the source no longer lists
             all of them; else 0.
+        more_follow: whether the next changes are on their way, since a page is read that goes on.
     """
 
     changes: Sequence[Change]
@@ -155,6 +156,7 @@ class ChangeBatch:
     purge_seq: str | None = None
     recreated: bool = True
     purges_missed: int = 0
+    more_follow: bool = False
 
 
 class Document(msgspec.Struct, gc=False):

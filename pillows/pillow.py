@@ -113,6 +113,10 @@ class ItemPusher(Protocol):
     def push(self) -> Callable[[Item, int], bool]:
         """Hand over an item with its size in bytes; may wait. Returns whether it waited."""
 
+    @property
+    def expect(self) -> Callable[..., None]:
+        """Tell whether `more` items follow at once."""
+
 
 class Pipeline:
     """Carries the changes of one tail from the feed to the pusher.
@@ -186,6 +190,7 @@ class Pipeline:
         Returns:
             None for a batch that is a sign of life and nothing more.
         """
+        self.pusher.expect(more=batch.more_follow)
         if not batch.changes and batch.seq is None and batch.purge_seq is None:
             return None
         pending_range = self.watermark.begin(batch, self._clock.monotonic())

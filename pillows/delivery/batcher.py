@@ -1,7 +1,9 @@
 """Group commit: the next batch grows while the writer is busy; a free writer takes whatever has gathered.
 
 So a slow target gets large batches and an idle one gets each change at once, without tuning, as in the group
-commit of databases. `linger` waits a little for more documents, for targets that charge per request.
+commit of databases. `linger` waits a little for more documents, for targets that charge per request. While a
+backlog is read, the writer waits a moment for a full batch anyway: each batch costs a target's client as much
+time as some hundred documents.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from pillows.retry.cancellable import TICK_SECONDS
 #: Longest wait of an idle writer; the first item, or the end, wakes it at once. Long, since hundreds of idle
 #: pillows wait here.
 IDLE_SECONDS = 60.0
+
+#: Longest wait for a full batch while more items follow.
+GATHER_SECONDS = 0.05
 
 Item = TypeVar("Item")
 
@@ -62,6 +67,7 @@ class Batcher(Generic[Item]):
     ) -> None:
         self._max_docs, self._max_bytes = options.max_docs, options.max_bytes
         self._linger_seconds = options.linger
+        self._more_follow = False
         self._max_queued = max_queued
         self._clock = clock
         self._tick = tick
@@ -109,8 +115,9 @@ class Batcher(Generic[Item]):
                 return None
             self._not_empty.clear()
             self._clock.wait(self._not_empty, IDLE_SECONDS)
-        if self._linger_seconds and not self._ready and not self._closed.is_set():
-            self._clock.wait(self._full, self._linger_seconds)
+        wait_seconds = max(self._linger_seconds, GATHER_SECONDS if self._more_follow else 0.0)
+        if wait_seconds and not self._ready and not self._closed.is_set():
+            self._clock.wait(self._full, wait_seconds)
         if not self._ready and not self._items:
             return None  # it was abandoned meanwhile
         if not self._ready:
@@ -122,6 +129,15 @@ class Batcher(Generic[Item]):
     def waiting(self) -> tuple[int, int]:
         """Return the items that wait for the writer, and the bytes of the growing batch."""
         return len(self._items) + sum(map(len, self._ready)), self._bytes
+
+    def expect(self, *, more: bool) -> None:
+        """Tell whether more items follow at once: then it pays to wait for a full batch.
+
+        What has been added when they end does not linger.
+        """
+        if self._more_follow and not more:
+            self.flush()
+        self._more_follow = more
 
     def flush(self) -> None:
         """End the linger of what has been added."""

@@ -39,6 +39,11 @@ class PartitionedPusher(Generic[Item]):
         number = crc32(self._id_of(item).encode()) % len(partitions) if len(partitions) > 1 else 0
         return partitions[number].push(item, size_bytes)
 
+    def expect(self, *, more: bool) -> None:
+        """Tell whether more items follow at once. See `Batcher.expect`."""
+        for partition in self._partitions:
+            partition.expect(more=more)
+
     def flush(self) -> None:
         """End the linger of what was pushed."""
         for partition in self._partitions:

@@ -34,6 +34,7 @@ class Pusher(Generic[Item]):
     Attributes:
         push: hands over an item with its size in bytes; waits while the growing batch is full, and returns
             whether it waited. Raises the error of the writer, if it has ended with one. See `Batcher.add`.
+        expect: tells whether more items follow at once. See `Batcher.expect`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Pusher(Generic[Item]):
         self._write = write
         self._batcher: Batcher[Item] = Batcher(options, clock, tick, beside.event, max_queued)
         self.push = self._batcher.add  # called for each change
+        self.expect = self._batcher.expect
         self._on_error = on_error
         self._on_take = on_take
         self._error: Exception | None = None

@@ -17,6 +17,7 @@ class BatchCutter:
 
     Args:
         skip_design: leave design documents out.
+        is_page: the response is a page, so that more changes follow those of a batch.
 
     Attributes:
         rows: all rows that were added.
@@ -25,6 +26,7 @@ class BatchCutter:
 
     __slots__ = (
         "_changes",
+        "_is_page",
         "_size_bytes",
         "_skip_design",
         "_whole",
@@ -34,9 +36,10 @@ class BatchCutter:
         "rows",
     )
 
-    def __init__(self, *, skip_design: bool) -> None:
+    def __init__(self, *, skip_design: bool, is_page: bool = False) -> None:
         self.rows = 0
         self.read_bytes = 0
+        self._is_page = is_page
         self._skip_design = skip_design
         self._changes: list[Change] = []
         self._size_bytes = 0
@@ -62,7 +65,10 @@ class BatchCutter:
         if self._whole_seq is None:
             return None
         batch = ChangeBatch(
-            changes=self._changes[: self._whole], seq=self._whole_seq, size_bytes=self._whole_bytes
+            changes=self._changes[: self._whole],
+            seq=self._whole_seq,
+            size_bytes=self._whole_bytes,
+            more_follow=self._is_page,
         )
         self._changes = self._changes[self._whole :]
         self._size_bytes -= self._whole_bytes
@@ -88,11 +94,14 @@ class BatchCutter:
             caught_up=caught_up,
             pending=pending,
             asked_at=asked_at,
+            more_follow=self._is_page and not caught_up,
         )
 
     def _cut_without_position(self) -> ChangeBatch:
         """Return rows without a position, because they have become too large to wait for one."""
-        batch = ChangeBatch(changes=self._changes, seq=None, size_bytes=self._size_bytes)
+        batch = ChangeBatch(
+            changes=self._changes, seq=None, size_bytes=self._size_bytes, more_follow=self._is_page
+        )
         self._changes, self._size_bytes, self._whole_seq = [], 0, None
         return batch
 

@@ -103,7 +103,7 @@ class CatchUp:
 
     def _read_page(self, cursor: ReadCursor, page: Page) -> tuple[ResponseEnd, int]:
         """Read one page to its end; return its end and its number of rows."""
-        cutter = BatchCutter(skip_design=self._options.skip_design)
+        cutter = BatchCutter(skip_design=self._options.skip_design, is_page=True)
         parser = PageParser(self._options.max_document)
         query = page_query(self._options, cursor.since, page)
         asked_at = self._clock.monotonic()

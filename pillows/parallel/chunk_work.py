@@ -147,6 +147,9 @@ class _Collector:
         self.items: list[Item] = []
         self._tick = tick
 
+    def expect(self, *, more: bool) -> None:
+        """Do nothing: nobody waits."""
+
     def push(self, item: Item, size_bytes: int) -> bool:  # noqa: ARG002 - a pusher's
         """Keep an item. Return False: nothing had to wait."""
         self.items.append(item)

@@ -201,7 +201,7 @@ def _cut_piece(batch: ChangeBatch, begin: int, end: int) -> ChangeBatch:
         return batch
     if end == len(batch.changes):
         return replace(batch, changes=batch.changes[begin:])
-    return ChangeBatch(changes=batch.changes[begin:end], seq=None)
+    return ChangeBatch(changes=batch.changes[begin:end], seq=None, more_follow=True)
 
 
 def _halve(pieces: Sequence[ChangeBatch]) -> tuple[list[ChangeBatch], list[ChangeBatch]]:

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from pydantic import ValidationError
 
-from pillows.delivery.batcher import IDLE_SECONDS, Batcher, BatchOptions
+from pillows.delivery.batcher import GATHER_SECONDS, IDLE_SECONDS, Batcher, BatchOptions
 from pillows.retry.cancellable import TICK_SECONDS
 from tests.support.clock import FakeClock
 
@@ -259,3 +259,52 @@ def test_it_counts_what_waits_in_full_batches_and_in_the_one_that_grows() -> Non
     assert made.waiting == (3, 7)
     assert made.take() == ["a", "b"]
     assert made.waiting == (1, 7)
+
+
+def test_while_more_follow_the_writer_waits_a_moment_for_a_full_batch() -> None:
+    clock = FakeClock(auto=False)
+    made = batcher(clock, max_docs=3)
+    made.expect(more=True)
+    taking = gevent.spawn(made.take)
+    add(made, ("a", 1))
+    clock.advance(GATHER_SECONDS / 2)
+    add(made, ("b", 1))
+    assert not taking.ready()
+    add(made, ("c", 1))
+    assert taking.get(timeout=5) == ["a", "b", "c"]
+
+
+def test_it_waits_no_longer_than_that_for_a_slow_source() -> None:
+    clock = FakeClock(auto=False)
+    made = batcher(clock)
+    made.expect(more=True)
+    taking = gevent.spawn(made.take)
+    add(made, ("a", 1))
+    clock.advance(GATHER_SECONDS)
+    assert taking.get(timeout=5) == ["a"]
+
+
+def test_the_last_of_a_backlog_waits_for_nobody() -> None:
+    made = batcher(FakeClock(auto=False))
+    made.expect(more=True)
+    taking = gevent.spawn(made.take)
+    add(made, ("a", 1))
+    gevent.idle()
+    assert not taking.ready()
+    made.expect(more=False)
+    assert taking.get(timeout=5) == ["a"]
+    taking = gevent.spawn(made.take)
+    add(made, ("b", 1))
+    assert taking.get(timeout=5) == ["b"]
+
+
+def test_a_configured_linger_goes_on_when_nothing_follows() -> None:
+    clock = FakeClock(auto=False)
+    made = batcher(clock, linger=1.0)
+    taking = gevent.spawn(made.take)
+    add(made, ("a", 1))
+    made.expect(more=False)
+    clock.advance(0.9)
+    assert not taking.ready()
+    clock.advance(0.1)
+    assert taking.get(timeout=5) == ["a"]
