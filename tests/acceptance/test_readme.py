@@ -59,14 +59,18 @@ def test_it_is_short_and_has_one_picture():
     assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", README) == ["docs/images/data-path.svg"]
 
 
-def test_its_figures_are_those_of_the_page_with_the_method():
-    """A run of chaos writes the page."""
-    page = (ROOT / "docs" / "explanation" / "no-loss.md").read_text().partition("<!-- run: end -->")[0]
+def test_its_figures_are_those_of_the_pages_with_the_methods():
+    """The same run writes both (`make chaos`, `make bench-peers`)."""
+    explained = ROOT / "docs" / "explanation"
+    page = (explained / "no-loss.md").read_text().partition("<!-- run: end -->")[0]
     (cycles,) = re.findall(r"\| cycles \| (\d+) in ", page)
     (changes,) = re.findall(r"\| changes \| ([\d,]+) to ", page)
-
     assert f"`make chaos CYCLES={cycles}` crashed pillowd {cycles} times" in README
-    assert f"After {changes}\nchanges" in README
+    assert f"After {changes} changes" in README
+
+    claimed = re.findall(r"into PostgreSQL at\n([\d,]+) a second", README)
+    measured = re.findall(r"\| pillowd into PostgreSQL \| ([\d,]+) \|", (explained / "speed.md").read_text())
+    assert claimed == measured[:1]
 
 
 def test_its_links_lead_somewhere():

@@ -19,6 +19,7 @@ from pathlib import Path
 import gevent
 from gevent.util import print_run_info
 
+from docs.measured import write_between_marks
 from tests.chaos import note
 from tests.chaos.run import Chaos
 from tests.chaos.score import ChaosError
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--minutes", type=float, default=1e9, help="end after this many minutes")
     parser.add_argument("--documents", type=int, default=10_000)
-    parser.add_argument("--note", type=Path, help="write the run's table into this page")
+    parser.add_argument("--note", action="store_true", help="write the run into the documentation")
     parser.add_argument("--keep", action="store_true", help="keep the daemon's folder, with its log")
     given = parser.parse_args()
     gevent.signal_handler(signal.SIGUSR1, print_run_info)  # shows where a run hangs
@@ -64,7 +65,9 @@ def main() -> int:
             text = note.format_table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds, red=red)
     print(text, flush=True)
     if given.note:
-        note.write_between_marks(given.note, text)
+        write_between_marks(note.PAGE, text)
+        if not red:
+            write_between_marks(note.README, note.format_claim(chaos.score), mark="chaos")
     if red:
         print(f"RED, seed {given.seed}, {folder}", flush=True)
         return 1

@@ -1,14 +1,10 @@
-"""Write the tables of a run and of a soak into the documentation."""
+"""The tables of a run and of a soak, for the documentation."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from docs.measured import describe_run
 from tests.acceptance.process import ROOT
 from tests.chaos.faults import FAULTS
 from tests.chaos.oracle import KINDS
@@ -19,6 +15,7 @@ from tests.chaos.stage import REPLAY_BOUND
 
 #: The page with the tables.
 PAGE = ROOT / "docs/explanation/no-loss.md"
+README = ROOT / "README.md"
 
 
 def format_table(score: Score, plan: Plan, *, seed: int, seconds: float, red: str = "") -> str:
@@ -26,7 +23,7 @@ def format_table(score: Score, plan: Plan, *, seed: int, seconds: float, red: st
     facts = [
         *([("**red**", red)] if red else []),
         ("cycles", f"{score.cycles} in {seconds / 60:.1f} min, seed {seed}"),
-        ("when, what, where", _describe_run()),
+        ("when, what, where", describe_run()),
         ("changes", f"{score.changes:,} to {score.documents:,} documents, {score.checks} comparisons"),
         *((kind, str(score.verdict.counts[kind])) for kind in KINDS),
         ("states written again after a kill", f"{_format_counts(score.replays)}; bound {REPLAY_BOUND}"),
@@ -46,33 +43,29 @@ def format_table(score: Score, plan: Plan, *, seed: int, seconds: float, red: st
     return "\n".join(lines)
 
 
+def format_claim(score: Score) -> str:
+    """Return what the README says of a run in which nothing was wrong."""
+    return "\n".join(
+        [
+            f"How we know: `make chaos CYCLES={score.cycles}` crashed pillowd {score.cycles} times under",
+            f"faults of network, servers and disk. After {score.changes:,} changes no document was",
+            "missing, extra or stale in any target ([method and table](docs/explanation/no-loss.md)).",
+        ]
+    )
+
+
 def format_soak_table(soaked: SoakResult, score: Score, *, seed: int) -> str:
     """Return the table of a soak in Markdown."""
     effective = f"{sum(score.hit.values())} took effect of {sum(score.drawn.values())}"
     facts = [
         ("soak", f"{soaked.minutes:g} min, seed {seed}"),
-        ("when, what, where", _describe_run()),
+        ("when, what, where", describe_run()),
         ("changes", f"{score.changes:,} to {score.documents:,} documents"),
         ("faults", effective),
         *((name, f"{early:g} early, {late:g} late") for name, early, late in soaked.list_sizes()),
         *((kind, str(score.verdict.counts[kind])) for kind in KINDS),
     ]
     return "\n".join(_format_facts(facts))
-
-
-def write_between_marks(page: Path, text: str, *, mark: str = "run") -> None:
-    """Replace the table between two marks of a page."""
-    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
-    before, _, rest = page.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-
-
-def _describe_run() -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return f"{time.strftime('%Y-%m-%d')}, {commit}, {os.cpu_count()} cores, {platform.machine()}"
 
 
 def _format_facts(facts: Sequence[tuple[str, str]]) -> list[str]:

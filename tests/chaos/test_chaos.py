@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from docs.measured import write_between_marks
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
-from tests.chaos.note import PAGE, format_soak_table, write_between_marks
+from tests.chaos.note import PAGE, format_soak_table
 from tests.chaos.plan import Cycle
 from tests.chaos.run import Chaos
 from tests.chaos.score import STOP_SECONDS, ChaosError, p99

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from docs.measured import write_between_marks
 from tests.acceptance.stores import Row
 from tests.chaos import note
 from tests.chaos.ends import shows_memory_error
@@ -214,7 +215,7 @@ def test_a_soak_is_written_beside_the_last_run(tmp_path: Path) -> None:
     score = Score(drawn=Counter(a=3), hit=Counter(a=2), changes=12_345, documents=99)
 
     text = note.format_soak_table(soaked, score, seed=7)
-    note.write_between_marks(page, text, mark="soak")
+    write_between_marks(page, text, mark="soak")
 
     for line in (
         "| soak | 20 min, seed 7 |",
