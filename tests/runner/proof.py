@@ -1,8 +1,8 @@
 """The tests at full size, part by part: `make proof`, or `make proof PART=chaos`.
 
 Each part takes at most 40 minutes on two quiet cores. `build/proof/PART.json` holds the commit and the
-outcome of each test. What has passed at the same commit is not run again, so that a proof that was
-interrupted goes on.
+outcome of each test, and is written while the part runs. What has passed at the same commit is not run
+again, so that a proof that was interrupted or killed goes on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.runner.report import read_commit, say, write_json
+from tests.runner.report import read_commit, say, say_skipped, write_json
 from tests.runner.shared_servers import SharedServers
 from tests.runner.worker import Worker
 
 FOLDER = Path("build/proof")
 LIMIT_SECONDS = 40 * 60.0
 PROGRESS_SECONDS = 60.0
+SAVE_SECONDS = 5.0
 
 #: Part -> its files and folders; together they are all tests.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -69,17 +70,15 @@ def run_part(part: str) -> bool:
         arguments = ("-q", "-s", "--timeout", "3600")
         servers = stack.enter_context(SharedServers(folder))
         worker = Worker(folder, 0, find_paths(part), environ=environ, arguments=arguments)
-        began = time.monotonic()
         is_over = _run(worker, servers, stack, result)
-        tests |= _outcomes(worker)
         total = sum(worker.journal.tests.values()) + len(done)
         result |= {
-            "seconds": round(result["seconds"] + time.monotonic() - began, 1),
             "passed": is_over and worker.code in (0, 5) and len(tests) == total,
             "exit_code": worker.code,
         }
-        write_json(FOLDER / f"{part}.json", result)
+        _save(result)
         say(worker.read_output())
+        say_skipped(worker.journal.results)
     return bool(result["passed"])
 
 
@@ -112,25 +111,38 @@ def load_result(part: str, commit: str) -> dict[str, Any]:
 
 def _run(worker: Worker, servers: SharedServers, stack: ExitStack, result: dict[str, Any]) -> bool:
     """Run a worker, and keep what it has found so far. Return whether it came to its end."""
-    began = told_at = time.monotonic()
+    before, began = result["seconds"], time.monotonic()
+    saved_at = told_at = began
     stack.enter_context(worker)
-    while worker.code is None:
-        time.sleep(0.2)
+    while True:
+        is_over = worker.code is not None
         servers.start_wanted()
         worker.journal.read()
         now = time.monotonic()
+        if is_over or now - saved_at > SAVE_SECONDS:
+            saved_at = now
+            result["tests"] |= _outcomes(worker)
+            result["seconds"] = round(before + now - began, 1)
+            _save(result)
+        if is_over:
+            return True
         if now - told_at > PROGRESS_SECONDS:
             told_at = now
-            result["tests"] |= _outcomes(worker)
-            write_json(FOLDER / f"{result['part']}.json", result)
             done, total = len(worker.journal.results), sum(worker.journal.tests.values())
             say(f"{(now - began) / 60:.0f} min  {done}/{total} tests, now {worker.journal.running}")
         if now - began > LIMIT_SECONDS:
             say(f"Not over after {LIMIT_SECONDS / 60:.0f} min; run it again to go on.")
             worker.hang_up()
             return False
-    worker.journal.read()
-    return True
+        time.sleep(0.2)
+
+
+def _save(result: dict[str, Any]) -> None:
+    """Replace the file of a part, so that whoever is killed meanwhile leaves the old one."""
+    path = FOLDER / f"{result['part']}.json"
+    half = path.with_suffix(".half")
+    write_json(half, result)
+    half.rename(path)
 
 
 def _outcomes(worker: Worker) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from tests.runner.journal import Journal
+from tests.servers.process import die_with_parent
 
 #: What makes a process say where it is: every greenlet (`tests.patched`), then every thread (faulthandler).
 LAST_WORDS = (signal.SIGUSR2, signal.SIGABRT, signal.SIGKILL)
@@ -21,7 +22,7 @@ WELL_ENDED = (0, 1, 5)
 
 
 class Worker:
-    """Run pytest in a process group of its own.
+    """Run pytest in a process group of its own; it does not outlive this process.
 
     Args:
         folder: of the run.
@@ -58,6 +59,7 @@ class Worker:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it only calls prctl
         )
         return self
 

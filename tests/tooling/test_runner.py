@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import pytest
 
 from tests.runner.proof import PARTS, find_paths
 from tests.runner.rooms import is_run_again
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
 
 STEADY = "def test_good(): pass\ndef test_bad(): assert False, 'as ever'\n"
 UNSTEADY = """
@@ -34,11 +38,10 @@ def run(folder: Path, *parts: str, limit_seconds: float = 300.0) -> tuple[int, s
         f"runner.LIMIT_SECONDS = {limit_seconds}; worker.LAST_WORDS = (worker.signal.SIGKILL,);"
         "sys.exit(runner.main(sys.argv[1:]))"
     )
-    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program, *parts],
         cwd=folder,
-        env={"PYTHONPATH": str(root), "PATH": ""},
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -128,18 +131,35 @@ def test_a_run_that_has_no_time_left_has_not_passed(folder: Path) -> None:
 
 
 def test_every_test_is_in_one_part_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
-    parts = {part: {Path(path.partition("::")[0]) for path in find_paths(part)} for part in PARTS}
+    """A part has folders and files, or single tests of a file, which are then all that the file has."""
+    monkeypatch.chdir(ROOT)
+    paths = [path for part in PARTS for path in find_paths(part)]
+    whole = [Path(path) for path in paths if "::" not in path]
+    single = {path for path in paths if "::" in path}
+    assert len(paths) == len({*whole, *single})
     for test in Path("tests").rglob("test_*.py"):
-        found = [part for part, paths in parts.items() if paths & {test, *test.parents}]
-        assert len(found) == (1 if test.name != "test_chaos.py" else 3), (test, found)
+        holders = [path for path in whole if path in {test, *test.parents}]
+        named = {path for path in single if path.startswith(f"{test}::")}
+        if named:
+            assert holders == []
+            assert named == {f"{test}::{name}" for name in proof_tests(test)}
+        else:
+            assert len(holders) == 1, (test, holders)
+
+
+def proof_tests(file: Path) -> list[str]:
+    """The functions of a file that a proof runs: all tests but those that run for long."""
+    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    marks = {each.name: [ast.unparse(mark) for mark in each.decorator_list] for each in functions}
+    return [name for name in marks if name.startswith("test_") and "pytest.mark.soak" not in marks[name]]
 
 
 PROVE = """
 import sys
 from pathlib import Path
 from tests.runner import proof
-proof.PARTS = {"two": ("two",)}
+proof.PARTS = {name: (name,) for name in ("two", "killed")}
+proof.SAVE_SECONDS = 0.1
 proof.read_commit = lambda: "abc"
 sys.exit(proof.main())
 """
@@ -147,13 +167,12 @@ sys.exit(proof.main())
 
 def test_a_proof_goes_on_where_it_was_and_is_written_down(folder: Path) -> None:
     """Two tests fail the first time; the run after that runs them alone, and the one after that none."""
-    root = Path(__file__).parents[2]
     results = []
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-c", PROVE],
             cwd=folder,
-            env={"PYTHONPATH": str(root), "PATH": ""},
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
             capture_output=True,
             text=True,
             check=False,
@@ -166,3 +185,50 @@ def test_a_proof_goes_on_where_it_was_and_is_written_down(folder: Path) -> None:
         (0, "abc", True, ["passed", "passed"]),
         (0, "abc", True, ["passed", "passed"]),
     ], done.stdout + done.stderr
+
+
+KILLED = """
+import os, signal, time
+from pathlib import Path
+
+def test_before(): open("runs", "a").write("before\\n")
+
+def test_meanwhile():
+    open("runs", "a").write(f"meanwhile {os.getpid()}\\n")
+    if Path("hang").exists():
+        time.sleep(600)
+
+def test_after(): open("runs", "a").write("after\\n")
+"""
+
+
+def test_a_proof_that_is_killed_goes_on_after_what_has_passed(folder: Path) -> None:
+    """The tests die with it; the one that was running is run again, and the one before it is not."""
+    (folder / "killed").mkdir()
+    (folder / "killed" / "test_killed.py").write_text(KILLED)
+    (folder / "hang").touch()
+    runs, written = folder / "runs", folder / "build" / "proof" / "killed.json"
+    command = [sys.executable, "-c", PROVE, "killed"]
+    environ = {"PYTHONPATH": str(ROOT), "PATH": ""}
+
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as proof:
+        wait_until(lambda: runs.exists() and "meanwhile" in runs.read_text())
+        wait_until(lambda: written.exists() and "test_before" in written.read_text())
+        proof.kill()
+    tester = int(runs.read_text().split()[-1])
+    wait_until(lambda: not Path(f"/proc/{tester}").exists())
+    assert json.loads(written.read_bytes())["passed"] is False
+
+    (folder / "hang").unlink()
+    again = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [line.split()[0] for line in runs.read_text().splitlines()] == [
+        "before",
+        "meanwhile",
+        "meanwhile",
+        "after",
+    ]
+    result = json.loads(written.read_bytes())
+    assert (result["passed"], len(result["tests"])) == (True, 3)
