@@ -10,7 +10,7 @@ CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("pillowd nee
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Set up and show the whole path on this machine (SERVE=1 keeps it up)
 	$(BIN)/python -m tests.demo $(if $(SERVE),--serve)
@@ -47,6 +47,10 @@ fuzz: $(VENV)/.dev ## Fuzz every parser, guided by coverage, for SECONDS=3600 in
 bench: $(VENV)/.dev ## Measure speed and memory, compared with the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(VENV)/.dev ## Measure it beside other programs (ARGS=--note writes it down)
+	@$(BIN)/python -m tests.servers install couchdb postgres
+	$(BIN)/python -m bench.peers $(ARGS)
 
 trace: $(VENV)/.dev ## Print the path of one change: calls, modules, greenlets, buffers
 	@$(BIN)/python -m tests.servers install
@@ -121,4 +125,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help coverage docs-links deb release image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock
+.PHONY: help coverage docs-links deb release image demo mutants test machine proof soak chaos fuzz bench bench-peers trace lint types format docs schema man install setup dev lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,26 @@ class Reading:
     def cpu_micros(self, process: str = "client") -> float:
         """CPU microseconds a document of one process."""
         return self.cpu_seconds.get(process, 0.0) / self.docs * 1e6
+
+    @property
+    def total_micros(self) -> float:
+        """CPU microseconds a document of the participant and of all servers that were measured."""
+        return sum(self.cpu_seconds.values()) / self.docs * 1e6
+
+
+def median_of(readings: Sequence[Reading]) -> Reading:
+    """Return the median of each figure of one participant's runs."""
+    first = readings[0]
+    return Reading(
+        name=first.name,
+        docs=first.docs,
+        wall_seconds=statistics.median(each.wall_seconds for each in readings),
+        cpu_seconds={
+            process: statistics.median(each.cpu_seconds[process] for each in readings)
+            for process in first.cpu_seconds
+        },
+        peak_mib=statistics.median(each.peak_mib for each in readings),
+    )
 
 
 def server_cpu_seconds(pid: int) -> float:

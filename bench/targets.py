@@ -1,6 +1,6 @@
 """The same documents loaded alone: COPY into PostgreSQL, `_bulk` into Elasticsearch.
 
-Usage: python -m bench.targets copy DSN COUNT | python -m bench.targets bulk URL COUNT
+Usage: python -m bench.targets copy DSN COUNT | python -m bench.targets bulk URL INDEX COUNT
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ def copy(dsn: str, count: int) -> None:
     """One transaction a batch, into a table as pillowd's: id, rev, version, jsonb."""
     lines = corpus.bodies(count)
     with psycopg.connect(dsn) as connection:
-        connection.execute("drop table if exists copied")
         connection.execute(
             "create table copied (_id text primary key, _rev text, _version bigint, doc jsonb)"
         )
@@ -35,17 +34,16 @@ def copy(dsn: str, count: int) -> None:
             connection.commit()
 
 
-def bulk(url: str, count: int) -> None:
+def bulk(url: str, index: str, count: int) -> None:
     """Requests of 1,000 documents with external versions, one after the other."""
     session = requests.Session()
-    session.delete(f"{url}/bulked", timeout=60)
-    session.put(f"{url}/bulked", timeout=60).raise_for_status()
+    session.put(f"{url}/{index}", timeout=60).raise_for_status()
     for start in range(0, count, BATCH):
         lines = []
         for number in range(start, min(start + BATCH, count)):
             body = corpus.document(number)
             id = body.pop("_id")
-            action = {"_index": "bulked", "_id": id, "version": 1, "version_type": "external"}
+            action = {"_index": index, "_id": id, "version": 1, "version_type": "external"}
             lines += [json.dumps({"index": action}), json.dumps(body, separators=(",", ":"))]
         answer = session.post(
             f"{url}/_bulk?filter_path=errors",
@@ -58,4 +56,7 @@ def bulk(url: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    {"copy": copy, "bulk": bulk}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1] == "copy":
+        copy(sys.argv[2], int(sys.argv[3]))
+    else:
+        bulk(sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -1,6 +1,7 @@
 """What worker processes gain: documents a second over 0 to 4 workers, beside what the cores allow.
 
 Usage: python -m bench.workers [--docs N] [--pairs N] [--workers N ...] [--target null|postgres] [--json]
+    [--note]
 
 A recorded feed goes through a transform of one millisecond of CPU into a target. Each number of workers is
 measured in pairs with none, one right after the other, so that whatever else runs on the machine slows both
@@ -8,7 +9,7 @@ down; the median of the pairs counts. CPU times are of the processes, so they ho
 
 The bound is computed from these times: no more than the coordinator's core can do, than the workers can do,
 and than all cores can do together. With it the last lines say what more cores would give: that is no
-measurement.
+measurement. `--note` writes the figures into `docs/explanation/worker-processes.md`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ import gevent
 import psutil
 import psycopg
 from gevent.event import Event
-from rich.console import Console
-from rich.table import Table
 
 from checkpoints import TailKey
 from daemon.assembly.pipelines import build_transports
@@ -44,6 +43,7 @@ from daemon.config.models import Config
 from daemon.config.plugin_modules import add_folders
 from daemon.state_dir import open_state_dir
 from daemon.workers.carriers import find_carrier
+from docs.measured import ROOT, describe_run, format_table, write_between_marks
 from pillows.clock import SystemClock
 from pillows.feed.recorded import RecordedFeed
 from pillows.observer import Observer
@@ -76,6 +76,7 @@ pillows:
     transport: [{{ connection: target, {output} }}]
 """
 KEY = TailKey("bench", "couch/bench")
+PAGE = ROOT / "docs" / "explanation" / "worker-processes.md"
 TRANSFORM_SECONDS = 0.001
 DOCUMENT_BYTES = 500
 
@@ -284,40 +285,26 @@ def to_json(gains: Sequence[Gain], cores: int) -> list[dict[str, Any]]:
     ]
 
 
-def show(gains: Sequence[Gain], cores: int) -> None:
-    """Print the figures, a plot, and what they allow on other machines."""
-    console = Console(width=110)
-    table = Table(
-        *("workers", "documents/s", "x none", "bound/s", "coordinator us", "workers us", ""),
-        title=f"A transform of 1 ms of CPU, on {cores} cores",
-    )
+def format_figures(gains: Sequence[Gain], cores: int) -> str:
+    """Return the figures, and what they allow on other machines, in Markdown."""
     none = gains[0].none
-    top = max(none.per_second, *(each.run.per_second for each in gains))
-
-    def add(found: Measured, ratio: float, bound: float) -> None:
-        bar = "█" * round(30 * found.per_second / top)
-        table.add_row(
-            str(found.workers),
-            f"{found.per_second:,.0f}",
-            f"{ratio:.2f}",
-            f"{bound:,.0f}",
-            f"{found.coordinator_us:.0f}",
-            f"{found.worker_us:.0f}",
-            bar,
-        )
-
-    add(none, 1.0, 1e6 / none.coordinator_us)
-    for each in gains:
-        add(each.run, each.ratio, each.run.bound(each.run.workers, cores))
-    console.print(table)
+    rows = [
+        _format_row(none, 1.0, 1e6 / none.coordinator_us),
+        *(_format_row(each.run, each.ratio, each.run.bound(each.run.workers, cores)) for each in gains),
+    ]
+    head = ("workers", "documents/s", "times as fast", "bound/s", "daemon, µs", "workers, µs")
     last = gains[-1].run
-    for others in (8, 32):
-        workers = others - 1
-        console.print(
-            f"Extrapolated, not measured: {others} cores and {workers} workers would allow "
-            f"{last.bound(workers, others):,.0f} documents/s.",
-            highlight=False,
-        )
+    extrapolated = [
+        f"- Extrapolated, not measured: {others} cores and {others - 1} workers would allow "
+        f"{last.bound(others - 1, others):,.0f} documents/s."
+        for others in (8, 32)
+    ]
+    return "\n\n".join([f"{describe_run()}:", format_table(head, rows), "\n".join(extrapolated)])
+
+
+def _format_row(run: Measured, ratio: float, bound: float) -> list[str]:
+    rates = [f"{run.per_second:,.0f}", f"{ratio:.2f}", f"{bound:,.0f}"]
+    return [str(run.workers), *rates, f"{run.coordinator_us:.0f}", f"{run.worker_us:.0f}"]
 
 
 def main() -> None:
@@ -329,6 +316,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--target", choices=["null", "postgres"], default="null")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--note", action="store_true", help="write the figures into the documentation")
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with ExitStack() as stack:
@@ -337,7 +325,10 @@ def main() -> None:
             server = stack.enter_context(Postgres())
             target = Target(f'{{ type: postgres, dsn: "{server.dsn}" }}', "table: rows", server.dsn)
         gains = compare(given.docs, given.workers, given.pairs, target)
-    print(json.dumps(to_json(gains, cores))) if given.json else show(gains, cores)
+    text = format_figures(gains, cores)
+    print(json.dumps(to_json(gains, cores)) if given.json else text)
+    if given.note:
+        write_between_marks(PAGE, text, mark=f"workers-{given.target}")
 
 
 if __name__ == "__main__":

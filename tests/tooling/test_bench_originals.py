@@ -1,4 +1,4 @@
-"""The figures of `bench/originals.py`: that it runs, in CI; that they hold, in a proof."""
+"""The figures of `bench/peers/originals.py`: that it runs, in CI; that they hold, in a proof."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.originals import COMPARED, PARTS, compare, install_originals, measure
+from bench.peers.originals import COMPARED, PARTS, compare, install_originals, measure
 
 #: Two runs of one program differ by a tenth, and those of some milliseconds by more. The figures of threads
 #: need idle cores: with ten times as many runnable programs as cores, the ratio of `blocks` was 0.5 to 1.1.

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from bench import corpus
-from bench.__main__ import CONFIG
+from bench.servers import CONFIG
 from daemon.config.load import load
 from tests.servers.source import PASSWORD, USER, Source, source
 

@@ -1,4 +1,4 @@
-"""Parts beside the packages that they replace, at their use cases: `python -m bench.originals [--json FILE]`.
+"""Parts beside the packages that they replace: `python -m bench.peers.originals [--json FILE]`.
 
 parallel_write and mpcouch are installed from PyPI into a folder of their own. tastypy no longer imports on
 Python 3, so its use cases are shown alone. Each part runs in a process of its own, which takes turns with the
@@ -23,9 +23,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from tests.servers.source import Source
 
 PACKAGES = ("parallel_write==0.0.10", "mpcouch==0.2.7")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+ORIGINALS = ROOT / "build" / "originals"
 
 LINES = 20_000
 LINE = "once upon a time there was a line of text, and it went to three files\n"
@@ -146,8 +152,9 @@ def measure(part: str, who: str, originals: Path, url: str = "", *, patched: boo
     """
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="pillowd-originals-", dir=memory) as folder:
-        command = [sys.executable, "-m", "bench.originals", "--part", part, "--who", who]
-        command += ["--folder", folder, "--url", f"{url}/bench-{who}-{time.time_ns()}"]
+        database = f"{url}/bench-{who}-{time.time_ns()}"
+        command = [sys.executable, "-m", "bench.peers.originals", "--part", part, "--who", who]
+        command += ["--folder", folder, "--url", database]
         paths = os.pathsep.join([str(ROOT), str(originals)])
         done = subprocess.run(
             command + ["--patched"] * patched,
@@ -156,6 +163,8 @@ def measure(part: str, who: str, originals: Path, url: str = "", *, patched: boo
             text=True,
             check=True,
         )
+    if url:
+        requests.delete(database, timeout=60)  # a part without bulk has made none
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
@@ -186,11 +195,17 @@ def compare(
     return found
 
 
+def compare_with(couch: Source, *, rounds: int = 5) -> dict[str, dict[str, float]]:
+    """Install the originals, and return what `compare` finds on a CouchDB server."""
+    install_originals(ORIGINALS)
+    login = ":".join(quote(each, safe="") for each in couch.auth or ())
+    return compare(ORIGINALS, couch.url.replace("://", f"://{login}@" if login else "://", 1), rounds=rounds)
+
+
 def main() -> None:
     """Run one part, or all of them with a server of their own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    parser.add_argument("--originals", type=Path, default=ROOT / "build" / "originals", help="where they are")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--who", choices=("ours", "original"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -202,13 +217,11 @@ def main() -> None:
         return
     from tests.servers.couchdb.process import CouchDB  # noqa: PLC0415 - not in the parts' processes
 
-    install_originals(given.originals)
     with (
         tempfile.TemporaryDirectory(prefix="pillowd-bench-") as folder,
         CouchDB(data_dir=Path(folder)) as couch,
     ):
-        login = f"{':'.join(couch.auth)}@" if couch.auth else ""
-        figures = compare(given.originals, couch.url.replace("://", f"://{login}"))
+        figures = compare_with(Source(url=couch.url, auth=couch.auth))
     for what, seconds in figures.items():
         shown = "  ".join(f"{name} {value:.2f}" for name, value in seconds.items())
         print(f"{what:>16}  {shown}{'' if 'ratio' in seconds else '  (the original does not run any more)'}")

@@ -1,6 +1,6 @@
 """What a user would write: ibmcloudant's ChangesFollower into PostgreSQL with psycopg.
 
-Usage: python -m bench.follower DATABASE_URL DSN
+Usage: python -m bench.peers.follower DATABASE_URL DSN
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ def main(database_url: str, dsn: str) -> None:
     service.set_service_url(f"{parts.scheme}://{parts.netloc}")
     follower = ChangesFollower(service, db=parts.path.strip("/"), include_docs=True, since="0")
     with psycopg.connect(dsn) as connection:
-        connection.execute("drop table if exists follower")
         connection.execute("create table follower (id text primary key, rev text, doc jsonb)")
         connection.commit()
         rows = []
