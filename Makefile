@@ -80,9 +80,11 @@ docs-links: docs ## Ask whether the documentation's links to other sites still l
 
 coverage: $(VENV)/.dev ## Measure branch coverage by unit and integration tests, and name what is not covered
 	@$(BIN)/python -m tests.servers install
-	-$(BIN)/coverage run -m pytest -q tests/unit tests/integration $(ARGS)
+	rm -rf build/coverage
+	-nice $(BIN)/coverage run -m pytest -q tests/unit
+	-nice $(BIN)/coverage run -m pytest -q tests/integration
 	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/coverage report --format=markdown > build/coverage/report.md; $(BIN)/coverage report
 
 schema: $(VENV)/.runtime ## Write the configuration's JSON Schema for editors
 	$(BIN)/pillowd config schema > etc/pillowd.schema.json

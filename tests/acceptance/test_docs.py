@@ -75,7 +75,7 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
     command = tmp_path / "bin" / "pillowd"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/pillowd.py" "$@"\n')
     command.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
     work = tmp_path / "work"
     work.mkdir()
     for file in _FILE.finditer(page.read_text()):

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -371,3 +373,48 @@ def test_the_package_is_installed_started_upgraded_removed_and_purged(
     assert machine.run("getent", "passwd", "pillowd").returncode != 0
     left = [path for path in machine.list_new() if "pillowd" in path]
     assert left == []
+
+
+# --- newcomers
+
+FIVE_MINUTES_SECONDS = 300.0
+#: In an empty folder: what a newcomer types to install, and where the command is then.
+INSTALL = {
+    "wheel": "python3 -m venv .venv && .venv/bin/pip install -q {wheel}",
+    "checkout": "git clone -q {checkout} pillowd && cd pillowd && make -s setup",
+}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", INSTALL)
+def test_a_newcomer_copies_a_database_within_five_minutes(
+    kind: str, release: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
+) -> None:
+    """Nothing but the one file or the repository is there; `apt install` is in the test of the package."""
+    couch_db.put("a", {"n": 1})
+    couch_db.put("b", {"n": 2})
+    (wheel,) = release.glob("*.whl")
+    user, password = couch.auth
+    source = couch.url.replace("://", f"://{user}@") + f"/{couch_db.name}"
+    target = f"sqlite:///{tmp_path}/copy.sqlite"
+    lines = [
+        INSTALL[kind].format(wheel=wheel, checkout=ROOT),
+        f".venv/bin/pillowd mirror {source} {target} --once --name copied",
+        f".venv/bin/pillowd mirror {source} {target} --name copied --write-config pillowd.yaml",
+        ".venv/bin/pillowd verify copied --config pillowd.yaml",
+    ]
+    began = time.monotonic()
+    done = subprocess.run(
+        ["sh", "-euc", "\n".join(lines)],
+        cwd=tmp_path,
+        env=CLEAN | {"HOME": str(tmp_path), "COUCHDB_PASSWORD": password},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stdout + done.stderr
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as copy:
+        assert copy.execute("select _id, n from copied order by 1").fetchall() == [("a", 1), ("b", 2)]
+    print(f"{kind}: {seconds:.0f} s")
+    assert seconds < FIVE_MINUTES_SECONDS

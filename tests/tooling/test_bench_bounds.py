@@ -116,7 +116,10 @@ def test_a_run_writes_page_charts_and_readme(figures: page.Figures, monkeypatch,
     assert "| lines (plain) | 1.00 | 1.50 | 1.50 |" in written
     assert "urls" not in written
     assert "Not measured: couch2pg: npm is not installed." in written
-    assert "\n20,000 a second, 2.0 times as fast" in page.README.read_text()
+    assert (
+        " 20,000 documents of 500 bytes a second into PostgreSQL, 2.0 times as many"
+        in page.README.read_text()
+    )
     assert sorted(each.name for each in page.IMAGES.iterdir()) == [
         "speed-cpu.svg",
         "speed-memory.svg",
