@@ -72,9 +72,9 @@ def format_sentence(figures: Figures) -> str:
     """Return what the README says."""
     ours, script = figures.find(OURS), figures.find(SCRIPT)
     return (
-        f"How fast: on {figures.cores} cores, {ours.rate:,.0f} documents of 500 bytes a second into PostgreSQL, "
-        f"{ours.rate / script.rate:.1f} times as many as\na script of ChangesFollower and psycopg: "
-        "`make bench-peers` ([other programs, and what bounds it](docs/explanation/speed.md))."
+        f"How fast: on {figures.cores} cores, {ours.rate:,.0f} documents of 500 bytes a second into "
+        f"PostgreSQL, {ours.rate / script.rate:.1f} times as many as\na script of ChangesFollower and "
+        "psycopg: `make bench-peers` ([other programs, and what bounds it](docs/explanation/speed.md))."
     )
 
 
