@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from checkpoints import Seq
 from daemon.cli.exit_codes import CommandError
 
 #: A row or document of an older system.
@@ -33,11 +34,17 @@ def find_position(system: str, text: str, entry: str | None) -> Any:
         entry: the `source` or checkpoint id, if there are several.
 
     Raises:
-        CommandError: there is no position, or more than one.
+        CommandError: there is no position, or more than one, or it is not a token of CouchDB.
     """
     position = SYSTEMS[system](text.removeprefix("\ufeff").strip(), entry)
     if position in (None, "", []):
         raise CommandError(f"found no position. Remedy: give a file that {system} wrote")
+    try:
+        Seq.of(position)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CommandError(
+            f"the position is not a token of CouchDB. Remedy: give a file that {system} wrote"
+        ) from error
     return position
 
 
@@ -45,7 +52,7 @@ def parse_token(text: str) -> Any:
     """Parse a typed token: a number or a JSON list stays one, anything else is text."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if type(value) in (int, list, str) else text
 
@@ -91,16 +98,24 @@ def _token_of(value: Any) -> Any:
 def _entries(text: str) -> list[Entry]:
     """Return the rows of a CSV file with a header, or the objects of a JSON document."""
     if not text.startswith(("[", "{")):
-        return list(csv.DictReader(io.StringIO(text)))
+        try:
+            return list(csv.DictReader(io.StringIO(text)))
+        except csv.Error as error:
+            raise CommandError(f"the file is not valid CSV: {error}") from error
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"the file is not valid JSON: {error}") from error
     found = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in found):
         raise CommandError("the JSON is not a list of objects")
-    # Django's dumpdata: {"model": ..., "pk": ..., "fields": {...}}
-    return [{"checkpoint_id": each["pk"], **each["fields"]} if "fields" in each else each for each in found]
+    return [_flatten(each) for each in found]
+
+
+def _flatten(row: Entry) -> Entry:
+    """Return the columns of a row of Django's dumpdata: {"model": ..., "pk": ..., "fields": {...}}."""
+    fields = row.get("fields")
+    return {"checkpoint_id": row.get("pk"), **fields} if isinstance(fields, dict) else row
 
 
 def _chosen(entries: Sequence[Entry], names: Sequence[str], wanted: str | None) -> Entry:

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from checkpoints import Seq, StoreError
+from checkpoints.errors import MalformedMessage, MessageTooLarge
 from checkpoints.journal.records import decode_value, scan_journal
 from checkpoints.pod.codec import encode_key, parse_line, value_of
 from checkpoints.pod.metadata import StoreMetadata
+from checkpoints.rpc.framing import encode as encode_message
+from checkpoints.rpc.framing import receive
+from daemon.cli.exit_codes import CommandError
+from daemon.cli.legacy_checkpoints import SYSTEMS, find_position
 from daemon.config.dump import format_config
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
@@ -101,6 +108,31 @@ def parse_store(data: bytes) -> None:
         value_of(line)
 
 
+def parse_older_checkpoint(data: bytes) -> None:
+    """Find the position in what an older system kept; it is a token, or the command says what is wrong."""
+    text = data.decode(errors="replace")
+    for system in SYSTEMS:
+        with contextlib.suppress(CommandError):
+            Seq.of(find_position(system, text, None))
+
+
+def parse_messages(data: bytes) -> None:
+    """Read messages from a socket, as the admin socket and shared stores do, to the end or to a wrong one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, contextlib.suppress(MalformedMessage):
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        while (message := _receive_next(ours)) is not None:
+            with contextlib.suppress(ValueError):  # JSON has no NaN
+                encode_message(message)
+
+
+def _receive_next(connection: socket.socket) -> dict[str, Any] | None:
+    while True:
+        with contextlib.suppress(MessageTooLarge):
+            return receive(connection)
+
+
 @cache
 def _folder() -> Path:
     """Return a folder of this process; whoever started it removes it."""
@@ -125,5 +157,14 @@ PARSERS: dict[str, tuple[Parse, Sequence[bytes]]] = {
     "url": (parse_url, [b"http://admin:s3cret@127.0.0.1:5984/a%2Fb", b"https://[::1]:6984/prefix/db"]),
     "journal": (parse_journal, _read("checkpoints/journal")),
     "http": (http_head.parse_request, http_head.SEEDS),
+    "older": (
+        parse_older_checkpoint,
+        [
+            b"61-g1AAAACReJzLYWBgYMpg\n",
+            b"seq,pending,updated_at,source\n12-abc,3,2024-09-02,couchdb:5984/medic\n",
+            b'[{"model": "m", "pk": "user", "fields": {"sequence": "7-x", "sequence_format": "text"}}]',
+        ],
+    ),
+    "message": (parse_messages, [b"\x00\x00\x00\x02{}" + b'\x00\x00\x00\x0a{"a": "b"}']),
     "store": (parse_store, _read("dead-letters/.meta", "dead-letters/0.json", "checkpoints/.meta")),
 }

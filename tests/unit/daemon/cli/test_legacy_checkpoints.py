@@ -63,6 +63,12 @@ def test_token_is_found_unchanged(system, text, entry, position):
         ("couchdb-progress", "", None, "0 entries"),
         ("pillowtop", TABLE_CSV, "kafka-pillow", "Kafka"),
         ("pillowtop", '{"_id": "p"}', None, "no position"),
+        ("couchdb-progress", "[" * 100_000, None, "not valid JSON"),
+        ("couchdb-progress", "seq\n" + "x" * 200_000, None, "not valid CSV"),
+        ("couchdb-progress", '{"seq": {"a": 1}}', None, "not a token"),
+        ("couchdb-progress", '{"seq": 1.5}', None, "not a token"),
+        ("pillowtop", '{"fields": 7}', None, "no position"),
+        ("pillowtop", '{"fields": {"sequence": true}}', None, "not a token"),
     ],
 )
 def test_file_without_one_position_is_refused(system, text, entry, why):
