@@ -83,11 +83,18 @@ def run_part(part: str) -> bool:
 
 
 def find_paths(part: str) -> list[str]:
-    """Return the files, folders and tests of a part that are there."""
+    """Return the files, folders and tests of a part.
+
+    Raises:
+        FileNotFoundError: nothing is there that one of its patterns fits; pytest would run other tests then.
+    """
     paths: list[str] = []
     for pattern in PARTS[part]:
         path, colons, test = pattern.partition("::")
-        paths += [f"{found}{colons}{test}" for found in sorted(Path().glob(path))]
+        found = sorted(Path().glob(path))
+        if not found:
+            raise FileNotFoundError(f"nothing fits {pattern!r} of the part {part}")
+        paths += [f"{each}{colons}{test}" for each in found]
     return paths
 
 

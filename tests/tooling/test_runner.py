@@ -170,7 +170,7 @@ def test_a_proof_goes_on_where_it_was_and_is_written_down(folder: Path) -> None:
     results = []
     for _ in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", PROVE],
+            [sys.executable, "-c", PROVE, "two"],
             cwd=folder,
             env={"PYTHONPATH": str(ROOT), "PATH": ""},
             capture_output=True,
