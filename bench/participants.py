@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from bench.meter import Reading
 from bench.servers import Servers
+from tests.servers.postgres import PASSWORD
 
 Participant = Callable[[Servers], Reading]
 
@@ -57,10 +58,10 @@ def mirror_once(servers: Servers) -> Reading:
     url = servers.database.url.replace("://", f"://{quote(user, safe='')}@" if user else "://", 1)
     state = tempfile.mkdtemp(dir=servers.folder)
     with servers.empty_postgres() as dsn:
-        command = [sys.executable, "-m", "daemon", "mirror", url, dsn, "--once", "--name", "bench"]
-        reading = servers.measure(
-            "pillowd mirror --once", [*command, "--state-dir", state], env={"COUCHDB_PASSWORD": password}
-        )
+        target = dsn.replace(f":{PASSWORD}@", "@")
+        command = [sys.executable, "-m", "daemon", "mirror", url, target, "--once", "--name", "bench"]
+        secrets = {"COUCHDB_PASSWORD": password, "TARGET_PASSWORD": PASSWORD}
+        reading = servers.measure("pillowd mirror --once", [*command, "--state-dir", state], env=secrets)
         servers.check_table(dsn, "bench")
     return reading
 

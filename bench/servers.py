@@ -125,6 +125,7 @@ class Servers:
         """Run pillowd from its start until it is live and has carried all documents."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         config = folder / "pillowd.yaml"
+        config.touch(mode=0o600)
         config.write_text(
             CONFIG.format(
                 folder=folder, couch=self.couch.settings, database=DATABASE, target=target, output=output

@@ -5,6 +5,7 @@
 // Usage: node cht_sync.cjs DATABASE_URL POSTGRES_URL; the login to CouchDB comes from the environment.
 'use strict';
 
+const { Agent } = require('http');
 const axios = require('axios');
 const { Client } = require('pg');
 const PouchDB = require('pouchdb-core').plugin(require('pouchdb-adapter-http'));
@@ -23,7 +24,10 @@ const TABLES = `
 const [url, dsn] = process.argv.slice(2);
 const username = process.env.PILLOWD_BENCH_COUCHDB_USER;
 const auth = username && { username, password: process.env.PILLOWD_BENCH_COUCHDB_PASSWORD };
-const couch = new PouchDB(url, { skip_setup: true, auth });
+// Without an agent, node-fetch 2 on a current Node.js sends requests to connections that it has asked to be closed.
+const agent = new Agent({ keepAlive: true });
+const fetch = (address, options) => PouchDB.fetch(address, { ...options, agent });
+const couch = new PouchDB(url, { skip_setup: true, fetch, auth });
 const source = new URL(url).pathname;
 
 async function query(text, values) {

@@ -4,10 +4,15 @@
 // Usage: node couch2pg.cjs DATABASE_URL POSTGRES_URL; the login to CouchDB comes from the environment.
 'use strict';
 
+const { Agent } = require('http');
 const { Promise } = require('rsvp');
 const { importer } = require('couch2pg');
 const PouchDB = require('couch2pg/db');
 const connect = require('pg-promise')({ promiseLib: Promise });
+
+// Without an agent, node-fetch 2 on a current Node.js sends requests to connections that it has asked to be closed.
+const agent = new Agent({ keepAlive: true });
+const fetch = (url, options) => PouchDB.fetch(url, { ...options, agent });
 
 const TABLES = `
   create table couchdb (doc jsonb);
@@ -20,7 +25,7 @@ const TABLES = `
 async function main([url, dsn]) {
   const username = process.env.PILLOWD_BENCH_COUCHDB_USER;
   const password = process.env.PILLOWD_BENCH_COUCHDB_PASSWORD;
-  const couch = new PouchDB(url, { skip_setup: true, auth: username && { username, password } });
+  const couch = new PouchDB(url, { skip_setup: true, fetch, auth: username && { username, password } });
   const postgres = connect(dsn);
   await postgres.none(TABLES);
   await importer(postgres, couch, undefined, undefined, new URL(url).pathname).importAll();
