@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any, BinaryIO
 
 import gevent
@@ -239,6 +240,8 @@ class Connection:
         """Answer requests until the client leaves."""
         reader: BinaryIO = self._socket.makefile("rb", 65536)  # type: ignore[assignment]
         try:
+            # CouchDB sets it, too: a line must not wait until the client acknowledges the one before.
+            self._socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             while (request := self._next(reader)) is not None:
                 self.send(request, self._answer(request))
                 if request.headers.get("connection", "").lower() == "close":
