@@ -270,9 +270,9 @@ def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDataba
     couch_db.fill(3)
     login = f"{couch.auth[0]}@" if couch.auth else ""
     server = couch.url.replace("http://", f"http://{login}")
-    (line,) = re.findall(r"(?m)^    (\.venv/bin/pillowd mirror .*)$", (ROOT / "README.md").read_text())
+    (line,) = re.findall(r"(?m)^    (pillowd mirror .*)$", (ROOT / "README.md").read_text())
     command = line.replace("http://USER@127.0.0.1:5984/DATABASE", f"{server}/{couch_db.name}").replace(
-        ".venv/bin/pillowd", f"{sys.executable} {ROOT}/pillowd.py"
+        "pillowd mirror", f"{sys.executable} {ROOT}/pillowd.py mirror"
     )
 
     done = subprocess.run(
