@@ -29,6 +29,7 @@ from checkpoints.seq import Seq
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
 
+_NOTE = "note"  # in the JSON of a checkpoint; see `CheckpointStore.note`
 _NEVER_DUE = math.nan  # compares as less than any number of seconds after it
 _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
 
@@ -241,16 +242,21 @@ class CheckpointStore:
         self._journal.sync()
 
     def note(self, tail: TailKey, value: Any) -> None:
-        """Keep a JSON value beside a checkpoint. The next save of any writes it; a crash before loses it."""
-        self._journal.put({_note_key(tail): value})
+        """Keep a JSON value with a checkpoint, which must exist, until that is saved or edited again.
+
+        The next save of any checkpoint writes it; a crash before loses it.
+        """
+        key = _checkpoint_key(tail)
+        with self._journal.lock:
+            entry = self._journal.get(key)
+            if entry is not None:
+                self._journal.put({key: decode_value(entry) | {_NOTE: value}})
 
     def get_note(self, tail: TailKey) -> Any:
-        """Return the value that was kept beside a checkpoint; None if there is none, or it can't be read."""
-        entry = self._journal.get(_note_key(tail))
-        try:
-            return None if entry is None else decode_value(entry)
-        except _UNREADABLE:
-            return None
+        """Return the value that was kept with a checkpoint; None if there is none, or it can't be read."""
+        entry = self._journal.get(_checkpoint_key(tail))
+        value = None if entry is None else decode_value(entry)
+        return value.get(_NOTE) if isinstance(value, dict) else None
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, in order of their names."""
@@ -345,7 +351,10 @@ class CheckpointStore:
 @lru_cache(maxsize=1024)
 def _decode(entry: bytes) -> Checkpoint:
     """Decode an entry. Cached: each idle tail looks for edits of its checkpoint every few seconds."""
-    return Checkpoint.from_json(decode_value(entry))
+    value = decode_value(entry)
+    if isinstance(value, dict):
+        value.pop(_NOTE, None)
+    return Checkpoint.from_json(value)
 
 
 def _checkpoint_key(tail: TailKey) -> Key:
@@ -354,10 +363,6 @@ def _checkpoint_key(tail: TailKey) -> Key:
 
 def _history_key(tail: TailKey) -> Key:
     return ("history", tail.pillow, tail.source)
-
-
-def _note_key(tail: TailKey) -> Key:
-    return ("note", tail.pillow, tail.source)
 
 
 def _keys(tail: TailKey) -> tuple[Key, Key]:

@@ -26,7 +26,7 @@ from checkpoints.files.directory import Directory
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.finding import Finding, describe_damage
 from checkpoints.journal.files import keep_damaged, list_damaged, read_journal, write_journal
-from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit
+from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit, share_names
 from checkpoints.replica import Key, Replica
 
 COMPACT_BYTES = 1024 * 1024
@@ -112,7 +112,7 @@ class Journal:
             for key, entry in entries.items():
                 self._unwritten[key] = entry
                 if entry is not None:
-                    self._entries[key] = entry
+                    self._entries[key if key in self._entries else share_names(key)] = entry
                 else:
                     self._entries.pop(key, None)
                     self._rewrite = True

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from checkpoints.finding import Finding
@@ -54,6 +55,11 @@ class JournalScan:
     def add_finding(self, problem: str, *, line: int | None = None) -> None:
         """Add a finding."""
         self.findings.append(Finding(file=JOURNAL, problem=problem, line=line))
+
+
+def share_names(key: Key) -> Key:
+    """Return a key whose names take no memory of their own where other keys have the same ones."""
+    return tuple(map(intern, key))
 
 
 def encode_entry(key: Key, value: Any) -> bytes:
@@ -142,5 +148,5 @@ def _split_commit(payload: str) -> Iterator[tuple[Key, bytes]]:
     at = 1
     while at < len(payload) - 1:
         (*key, _), end = _decode_at(payload, at)
-        yield tuple(key), payload[at:end].encode()
+        yield share_names(key), payload[at:end].encode()
         at = end + 1

@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
-
-import gevent
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
 from pillows.couch.client import CouchClient
 from pillows.databases.listing import parse_identity
-from pillows.databases.member_store import TURN_CHECKPOINTS, MemberStore
+from pillows.databases.member_store import MemberStore, give_way
 from pillows.databases.names import DatabaseNames, is_glob
 from pillows.databases.settings import DatabasesSettings
-from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, load_known
+from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints
 from pillows.databases.turn import Turn, TurnEnd, TurnResult
 from pillows.databases.turn_feed import TurnFeed
 from pillows.databases.turn_queue import TurnQueue
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.observer import Observer, Rewind
+from pillows.progress.checkpointer import is_transactional
 from pillows.retry.retrier import Retrier
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
@@ -77,7 +75,9 @@ class Members:
         self._services = services
         self._store = store
         self._pattern = pattern
-        self._member_store = MemberStore(store, pattern)
+        self._member_store = MemberStore(
+            store, pattern, is_copy=is_transactional([each.transport for each in shared])
+        )
         self._names = DatabaseNames(source.databases, source.exclude)
         self._shared = shared
         self._couch = couch
@@ -88,14 +88,11 @@ class Members:
     def load(self) -> list[str]:
         """Add the databases with a checkpoint to the queue, parked; return those that no longer match."""
         left: list[str] = []
-        known = set(self._store.keys())
+        kept = {tail for tail in give_way(self._store.keys()) if is_member(self._settings, self._store, tail)}
+        known = set(kept)
         for shared in self._shared:
-            known.update(load_known(shared, self._store.get))
-        for number, tail in enumerate(sorted(known), start=1):
-            if number % TURN_CHECKPOINTS == 0:
-                gevent.sleep(0)
-            if tail == self._settings.key or not self._is_ours(tail):
-                continue
+            known |= compare_checkpoints(shared, kept, self._store.get)
+        for tail in give_way(sorted(known)):
             if self._names.matches(tail.database):
                 self._queue.add(tail.database, self._read_proofs(tail), paused=self._settings.is_paused(tail))
             else:
@@ -193,11 +190,6 @@ class Members:
         self._store.edit(tail, Checkpoint.reset)
         return removed
 
-    def _is_ours(self, tail: TailKey) -> bool:
-        return is_member(self._settings, self._store, tail) or any(
-            tail.database in shared.known for shared in self._shared
-        )
-
     def _make_transports(self, tail: TailKey, stored: Checkpoint | None) -> Sequence[Transport]:
         if self._settings.make_apart is not None:
             return self._settings.make_apart(tail)
@@ -218,25 +210,16 @@ class Members:
     # --- proofs that nothing follows a checkpoint
 
     def _write_proofs(self, tail: TailKey) -> None:
-        database, stored = self._queue.get(tail.database), self._store.get(tail)
-        if database is not None and stored is not None:
-            proofs = [each.hex() for each in database.proofs]
-            self._store.note(tail, {"checkpoint": _digest(stored), "proofs": proofs})
+        database = self._queue.get(tail.database)
+        if database is not None:
+            self._store.note(tail, [each.hex() for each in database.proofs])
 
     def _read_proofs(self, tail: TailKey) -> tuple[bytes, ...]:
-        """Return the proofs of an earlier run, if they are about this very checkpoint."""
-        note = self._store.get_note(tail)
+        """Return the proofs of an earlier run, if the next turn begins at the checkpoint they are about."""
         try:
-            stored = self._member_store.get(tail)
-            ahead = any(shared.known.get(tail.database) is not None for shared in self._shared)
-            if stored is None or ahead or note["checkpoint"] != _digest(stored):
+            was_reset = self._member_store.get(tail) != self._store.get(tail)
+            if was_reset or any(tail.database in shared.ahead for shared in self._shared):
                 return ()
-            return tuple(map(bytes.fromhex, note["proofs"]))
-        except (IntegrityError, KeyError, TypeError, ValueError):
+            return tuple(map(bytes.fromhex, self._store.get_note(tail) or ()))
+        except (IntegrityError, TypeError, ValueError):
             return ()
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    """Return a digest of a position. It differs after an edit, and in an older state directory."""
-    text = f"{checkpoint.seq.json} {checkpoint.edits} {checkpoint.epoch}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()

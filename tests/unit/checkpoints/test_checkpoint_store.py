@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -382,6 +384,24 @@ def test_an_unreadable_count_of_edits_begins_at_one(tmp_path, edits):
         assert store.edit(KEY, lambda present: at("9-x")).edits == 1
 
 
+def test_a_note_stays_with_its_checkpoint_until_that_is_saved_or_edited(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.note(KEY, ["lost"])
+        assert store.get_note(KEY) is None
+        store.save(KEY, at("1-x"))
+        store.note(KEY, ["proof"])
+        assert (store.get(KEY), store.get_note(KEY)) == (at("1-x"), ["proof"])
+    with CheckpointStore(tmp_path) as store:
+        assert (store.get(KEY), store.get_note(KEY)) == (at("1-x"), ["proof"])
+        store.save(KEY, at("1-x"))
+        assert store.get_note(KEY) is None
+        store.note(KEY, ["proof"])
+        store.edit(KEY, lambda present: changed(present, seq=Seq.of("2-x")))
+        assert store.get_note(KEY) is None
+        put(store, "checkpoint", "damaged")
+        assert store.get_note(KEY) is None
+
+
 def measure_saves(path, monkeypatch, *, keys, saves):
     """Returns the bytes and fsyncs of each of some saves in a store of so many checkpoints."""
     with CheckpointStore(path) as store:
@@ -410,6 +430,35 @@ def test_a_save_costs_the_same_however_many_checkpoints_there_are(tmp_path, monk
     assert few == many
     assert {each["fsyncs"] for each in few} == {1}
     assert all(each["bytes"] < 1000 for each in few)
+
+
+@pytest.mark.proof
+def test_saves_take_microseconds_with_ten_thousand_checkpoints(tmp_path):
+    """One by itself, and a thousand that share a flush; CPU, for the disk is the machine's."""
+    keys = [TailKey("users", f"couch/user-{number:05}") for number in range(10_000)]
+    with CheckpointStore(tmp_path) as store:
+        for key in keys:
+            store.save(key, at("1-x"), flush=False, keep_history=False)
+        store.flush()
+        ones, groups = [], []
+        for turn in range(20):
+            began = time.process_time()
+            store.save(keys[turn], at(f"2-{turn}", saved_at=turn))
+            ones.append(time.process_time() - began)
+            began = time.process_time()
+            for key in keys[1000:2000]:
+                store.save(key, at(f"2-{turn}", saved_at=turn), flush=False, keep_history=False)
+            store.flush()
+            groups.append((time.process_time() - began) / 1000)
+    began = time.perf_counter()
+    with CheckpointStore(tmp_path) as store:
+        opened = time.perf_counter() - began
+        assert store.keys() == keys
+    figures = (statistics.median(ones) * 1e6, statistics.median(groups) * 1e6, opened)
+    print("\none save {:.0f} us, of a thousand {:.1f} us each, opened in {:.2f} s".format(*figures))
+    assert figures[0] <= 300
+    assert figures[1] <= 20
+    assert figures[2] < 1.0
 
 
 def test_a_save_takes_few_calls(tmp_path):
