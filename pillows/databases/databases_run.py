@@ -36,8 +36,8 @@ from pillows.runtime.tail_settings import TailServices
 from pillows.user_code import confine
 from pillows.verify.repair import repair
 
-#: Turns beyond `max_active` while some wait for a silent source. With the requests beside them there are at
-#: most 64 connections.
+#: Turns beyond `max_active` while some wait for a silent source, or for the target. With the requests beside
+#: them there are at most 64 connections.
 SPARE_TURNS = 24
 
 #: Interval of the search for dead letters that are due.
@@ -252,7 +252,7 @@ class DatabasesRun:
     def _begin_turns(self, members: Members) -> None:
         limit = self._settings.source.max_active
         while len(self._turns) < limit + SPARE_TURNS:
-            if len(self._turns) - sum(turn.is_stalled for turn in self._turns.values()) >= limit:
+            if sum(turn.is_reading for turn in self._turns.values()) >= limit:
                 return
             name = self.queue.take(self._clock.monotonic())
             if name is None:
@@ -265,6 +265,7 @@ class DatabasesRun:
             except IntegrityError as error:
                 self.queue.fail(name, str(error))
                 continue
+            turn.on_head(self._wake.set)  # another may read now
             self._spawn(self._run_turn, name, turn, members)
 
     def _run_turn(self, name: str, turn: Turn, members: Members) -> None:

@@ -185,7 +185,7 @@ class DatabasesTail:
         """Note that a database's checkpoint was edited: it is read from there, unless it is paused."""
         database = self._run.queue.get(name) if self._run else None
         if database is not None:
-            database.proofs = ()
+            database.proofs, database.proving = (), b""
             if database.state is not DatabaseState.PAUSED:
                 self.resume(name)
 

@@ -7,9 +7,10 @@ can only ask for databases by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -56,6 +57,24 @@ def describe(name: str, info: DatabaseInfo) -> Description:
     identity = f"{info.instance_start_time or ''}/{count_purges(str(info.purge_seq or ''))}"
     text = msgspec.json.encode([info.update_seq, identity])
     return Description(name, blake2b(text, digest_size=8).digest(), identity)
+
+
+def halve(ranges: Sequence[tuple[str, str]], known: Iterable[str]) -> list[tuple[str, str]]:
+    """Return ranges of names, those of many databases in two parts, so that two can be asked for at once.
+
+    Both parts hold the name in the middle.
+
+    Args:
+        ranges: first and last name of each.
+        known: the names that are known, in any order.
+    """
+    names = sorted(known)
+    parts: list[tuple[str, str]] = []
+    for start, end in ranges:
+        within = [name for name in names if start <= name <= end]
+        middle = [within[len(within) // 2]] if len(within) > 2 * PAGE else []
+        parts += pairwise([start, *middle, end])
+    return parts
 
 
 def parse_identity(text: str) -> DatabaseIdentity | None:

@@ -7,19 +7,30 @@ its next turn, because its own pass is older.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import gevent
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, Seq, TailKey
 from checkpoints.files.blocking import call_safely
 
+T = TypeVar("T")
+
 #: Checkpoints that are looked at before other greenlets get their turn.
 TURN_CHECKPOINTS = 100
 
 #: Time in which the saves of several turns gather for one flush.
 GATHER_SECONDS = 0.01
+
+
+def give_way(values: Iterable[T]) -> Iterator[T]:
+    """Yield values, and let other greenlets run between some of them."""
+    for number, value in enumerate(values, start=1):
+        yield value
+        if number % TURN_CHECKPOINTS == 0:
+            gevent.sleep(0)
 
 
 class PatternStore:
@@ -38,13 +49,7 @@ class PatternStore:
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, without the pillow's databases."""
-        found: list[TailKey] = []
-        for number, key in enumerate(self._store.keys(), start=1):
-            if not self._is_member(key):
-                found.append(key)
-            if number % TURN_CHECKPOINTS == 0:
-                gevent.sleep(0)
-        return found
+        return [key for key in give_way(self._store.keys()) if not self._is_member(key)]
 
 
 class _SharedFlush:
@@ -82,11 +87,14 @@ class MemberStore:
     Args:
         store: the checkpoints.
         pattern: the checkpoint of all databases together.
+        is_copy: whether a target saves the checkpoints with the rows. Those count after a crash, so a save
+            here is on disk only with the next one of all databases together.
     """
 
-    def __init__(self, store: CheckpointStore, pattern: Checkpoint) -> None:
+    def __init__(self, store: CheckpointStore, pattern: Checkpoint, *, is_copy: bool = False) -> None:
         self._store = store
         self._pattern = pattern
+        self._is_copy = is_copy
         self._flush = _SharedFlush(store)
         self.edit, self.watching = store.edit, store.watching
 
@@ -118,7 +126,8 @@ class MemberStore:
         stored = self._store.get(tail)
         if stored is None or replace(stored, saved_at=checkpoint.saved_at) != checkpoint:
             self._store.save(tail, checkpoint, flush=False, keep_history=False)
-            if stored is not None or checkpoint.epoch > 1 or checkpoint.changes:
+            says_nothing = stored is None and checkpoint.epoch == 1 and not checkpoint.changes
+            if not says_nothing and not self._is_copy:
                 self._flush.wait()
 
     def keys(self) -> list[TailKey]:

@@ -6,7 +6,7 @@ all. So ten thousand small databases cost a few transactions or requests, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import gevent
@@ -14,6 +14,7 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint, TailKey
+from pillows.databases.member_store import give_way
 from pillows.databases.names import with_key, without_keys
 from pillows.delivery.batcher import BatchOptions
 from pillows.errors import FatalError, RetryableError, StoppedError
@@ -48,8 +49,9 @@ class SharedTransport:
 
     Attributes:
         transport: as given.
-        known: the databases of which a transactional target has a checkpoint: name -> its state there; None
-            if it is the one in the state directory.
+        ahead: name -> what a transactional target remembers of a database, if that is not the state
+            directory's checkpoint.
+        lost: the databases that the state directory knows, and a transactional target does not.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class SharedTransport:
         on_failure: Callable[[Exception], None],
     ) -> None:
         self.transport = transport
-        self.known: dict[str, TargetState | None] = {}
+        self.ahead: dict[str, TargetState] = {}
+        self.lost: set[str] = set()
         self._max_documents, self._max_bytes = options.max_docs, options.max_bytes
         self._checkpoint = checkpoint
         self._on_failure = on_failure
@@ -185,19 +188,20 @@ class DatabaseTransport(Transport):
         self._shared = shared
         self._stored = stored
         self._first_pass = first_pass
+        self.needs_finish = not first_pass  # type: ignore[misc]
 
     def open(self) -> TargetState:
         """Return what the target remembers of the database, as it was read when the pillow started."""
-        found, stored = self._shared.known.get(self.key.database), self._stored
+        found, stored = self._shared.ahead.get(self.key.database), self._stored
         if found is not None:
             return found
         if stored is None:
             return TargetState(empty=self._first_pass)
         if not self.transactional:
             return TargetState(epoch=stored.epoch, empty=False)
-        if self.key.database in self._shared.known:
-            return TargetState(epoch=stored.epoch, empty=False, checkpoint=stored)
-        return TargetState(empty=False)
+        if self.key.database in self._shared.lost:
+            return TargetState(empty=False)
+        return TargetState(epoch=stored.epoch, empty=False, checkpoint=stored)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
         """Store a raised epoch; the fence is that of all databases."""
@@ -228,20 +232,28 @@ class DatabaseTransport(Transport):
 
     def _note(self) -> None:
         """Note that the target has the checkpoint that the state directory gets next."""
-        self._shared.known[self.key.database] = None
+        self._shared.ahead.pop(self.key.database, None)
+        self._shared.lost.discard(self.key.database)
 
 
-def load_known(shared: SharedTransport, stored: Callable[[TailKey], Checkpoint | None]) -> Iterable[TailKey]:
-    """Note what a transactional target remembers of each database, and yield its tail.
+def compare_checkpoints(
+    shared: SharedTransport, kept: Collection[TailKey], stored: Callable[[TailKey], Checkpoint | None]
+) -> set[TailKey]:
+    """Note where a transactional target and the state directory differ; return the tails the target knows.
 
-    A checkpoint that the state directory has as well is not kept twice.
+    Args:
+        shared: the target.
+        kept: the tails that the state directory knows.
+        stored: returns the checkpoint of one of them.
     """
-    for number, (tail, state) in enumerate(shared.transport.list_checkpoints(), start=1):
-        same = state.checkpoint is not None and state.checkpoint == stored(tail)
-        shared.known[tail.database] = None if same else state
-        yield tail
-        if number % 100 == 0:
-            gevent.sleep(0)
+    known: set[TailKey] = set()
+    for tail, state in give_way(shared.transport.list_checkpoints()):
+        known.add(tail)
+        if state.checkpoint is None or state.checkpoint != stored(tail):
+            shared.ahead[tail.database] = state
+    if shared.transport.transactional:
+        shared.lost.update(tail.database for tail in kept if tail not in known)
+    return known
 
 
 def _merge(batches: Sequence[Batch]) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +29,10 @@ from pillows.user_code import describe_error
 #: A turn without a byte from the source for this time does not count as one of `max_active`: a few databases
 #: that hang must not hold up the others.
 STALLED_SECONDS = 2.0
+
+#: Nor does a turn that has read everything, and waits for so many changes at most to be written: others read
+#: meanwhile, and the target gets more in one call.
+FEW_CHANGES = 100
 
 
 class TurnEnd(StrEnum):
@@ -117,13 +121,17 @@ class Turn:
             return classify(error)
         if self._monitor.failure:
             return TurnResult(end=TurnEnd.BACK_OFF, reason=self._monitor.failure)
-        feed = self._run.feed
-        is_done = isinstance(feed, TurnFeed) and feed.reached_head and not self._run.unacknowledged
+        is_done = self._reached_head and not self._run.unacknowledged
         return TurnResult(end=TurnEnd.HEAD if is_done else TurnEnd.MORE)
 
     def stop(self) -> None:
         """Let the turn end soon: what was read is written."""
         self._halt.set()
+
+    def on_head(self, callback: Callable[[], None]) -> None:
+        """Call when everything was read that there was; what was read may still have to be written."""
+        if isinstance(self._run.feed, TurnFeed):
+            self._run.feed.head.rawlink(lambda _: callback())
 
     @property
     def trouble(self) -> str:
@@ -131,11 +139,18 @@ class Turn:
         return self._monitor.reason
 
     @property
-    def is_stalled(self) -> bool:
-        """Whether the source has sent nothing for a while, and nothing is being written."""
-        last_byte_at = self._run.feed.last_byte_at or self.began_at
-        silent_seconds = self._clock.monotonic() - last_byte_at
-        return silent_seconds >= STALLED_SECONDS and not self._run.unacknowledged
+    def is_reading(self) -> bool:
+        """Whether it reads: its source is not silent, and not everything was read and is nearly written."""
+        unacknowledged = self._run.unacknowledged
+        if self._reached_head:
+            return unacknowledged > FEW_CHANGES
+        silent_seconds = self._clock.monotonic() - (self._run.feed.last_byte_at or self.began_at)
+        return silent_seconds < STALLED_SECONDS or unacknowledged > 0
+
+    @property
+    def _reached_head(self) -> bool:
+        feed = self._run.feed
+        return isinstance(feed, TurnFeed) and feed.head.is_set()
 
 
 def classify(error: Exception) -> TurnResult:

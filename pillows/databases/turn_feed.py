@@ -51,7 +51,7 @@ class TurnFeed(CouchFeed):
         is_busy: returns whether something else needs the feed, so that it must not end yet.
 
     Attributes:
-        reached_head: whether everything was read that there was.
+        head: set once everything was read that there was.
     """
 
     DATABASE: ClassVar[type[SourceDatabase]] = _MemberDatabase
@@ -77,7 +77,7 @@ class TurnFeed(CouchFeed):
             tail=tail,
             couch=couch,
         )
-        self.reached_head = False
+        self.head = Event()
         self._found = found
         self._is_busy = is_busy
         self._limit = limit
@@ -142,7 +142,8 @@ class TurnFeed(CouchFeed):
     def _read(self, cursor: ReadCursor) -> None:
         """Read until the head, or until a stop is requested."""
         self._catch_up.run(cursor)
-        self.reached_head = not cursor.stop.is_set()
+        if not cursor.stop.is_set():
+            self.head.set()
 
 
 def _is_same(found: DatabaseIdentity | None, expected: DatabaseIdentity | None) -> bool:

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
+import msgspec
+
 from pillows.databases.listing import Description
 
 #: Wait after the first failure of a database; it doubles with every further one, up to the longest.
@@ -38,7 +40,7 @@ class DatabaseState(StrEnum):
     DELETED = "deleted"
 
 
-class Database:
+class Database(msgspec.Struct, gc=False):
     """What is known of one database. Small: there may be ten thousand.
 
     Attributes:
@@ -54,30 +56,16 @@ class Database:
         proofs: digests of descriptions of which a turn proved that nothing follows the checkpoint.
     """
 
-    __slots__ = (
-        "dirty_since",
-        "failures",
-        "identity",
-        "missing_since",
-        "proofs",
-        "proving",
-        "reason",
-        "retry_at",
-        "seen",
-        "state",
-    )
-
-    def __init__(self, proofs: tuple[bytes, ...] = ()) -> None:
-        self.state = DatabaseState.PARKED
-        self.reason = ""
-        self.dirty_since: float | None = None
-        self.failures = 0
-        self.retry_at = 0.0
-        self.missing_since: float | None = None
-        self.seen = b""
-        self.identity = ""
-        self.proving = b""
-        self.proofs = proofs
+    state: DatabaseState = DatabaseState.PARKED
+    reason: str = ""
+    dirty_since: float | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    missing_since: float | None = None
+    seen: bytes = b""
+    identity: str = ""
+    proving: bytes = b""
+    proofs: tuple[bytes, ...] = ()
 
 
 class TurnQueue:
@@ -113,8 +101,8 @@ class TurnQueue:
     def add(self, name: str, proofs: tuple[bytes, ...] = (), *, paused: bool = False) -> None:
         """Add a database without changes."""
         if name not in self._databases:
-            database = self._databases[name] = Database(proofs)
-            database.state = DatabaseState.PAUSED if paused else DatabaseState.PARKED
+            state = DatabaseState.PAUSED if paused else DatabaseState.PARKED
+            database = self._databases[name] = Database(state=state, proofs=proofs)
             self.counts[database.state] += 1
 
     def mark(self, name: str, now: float) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from gevent.event import Event
+from gevent.pool import Pool
 
 from checkpoints import Seq
+from checkpoints.files.blocking import call_safely
 from pillows.clock import Clock
 from pillows.couch.client import CouchClient
-from pillows.databases.listing import DatabaseList, Description, NotAdminError
+from pillows.databases.listing import DatabaseList, Description, NotAdminError, halve
 from pillows.databases.names import DatabaseNames
 from pillows.databases.turn_queue import DatabaseState, TurnQueue
 from pillows.databases.updates_reader import NoUpdatesError, Update, UpdatesReader
@@ -20,6 +23,9 @@ from pillows.retry.backoff import Backoff
 #: Requests of a sweep in a second: each opens the shards of a hundred databases, and must not evict the busy
 #: ones (`max_dbs_open` is 500).
 SWEEP_REQUESTS_PER_SECOND = 5.0
+
+#: Requests of a sweep at once: a server that takes long for each is not to make it twice as long.
+SWEEP_REQUESTS = 2
 
 #: Longest wait before another look for a stop, or for a reason to sweep.
 _TICK_SECONDS = 5.0
@@ -133,15 +139,27 @@ class ServerWatch:
         """
         found: set[str] = set()
         try:
-            for start, end in self._names.ranges:
-                for page in self._list.pages(start, end):
-                    self._see(page, found)
+            self._look_at_all(found)
         except NotAdminError as error:
             self._warn_once("source.not_listed", error)
             known = sorted({*self._names.written_out, *self._queue})
             for page in self._list.describe_some(known):
                 self._see(page, found)
         self._mark_missing(found)
+
+    def _look_at_all(self, found: set[str]) -> None:
+        pool = Pool(SWEEP_REQUESTS)
+        looks = [partial(self._look_at, part, found) for part in halve(self._names.ranges, self._queue)]
+        try:
+            for _, error in pool.imap_unordered(call_safely, looks):
+                if error is not None:
+                    raise error
+        finally:
+            pool.kill()
+
+    def _look_at(self, part: tuple[str, str], found: set[str]) -> None:
+        for page in self._list.pages(*part):
+            self._see(page, found)
 
     def _see(self, page: Iterable[Description], found: set[str]) -> None:
         now = self._clock.monotonic()

@@ -120,6 +120,7 @@ class Checkpointer:
             self.current,
             seq=move.seq or self.current.seq,
             purge_seq=move.purge_seq or self.current.purge_seq,
+            pass_done=move.pass_done or self.current.pass_done,
             changes=self.current.changes + move.changes,
             saved_at=self._clock.wall(),
         )
@@ -271,7 +272,7 @@ class TailProgress:
 
     def preview(self, acks: Mapping[PendingRange, int]) -> Checkpoint:
         """Return the checkpoint after these acknowledgements, without taking them."""
-        return self.checkpointer.preview(self.watermark.peek(acks))
+        return self.checkpointer.preview(self._end_pass(self.watermark.peek(acks)))
 
     def acknowledge(
         self, acks: Mapping[PendingRange, int], committed: Checkpoint | None = None
@@ -285,7 +286,7 @@ class TailProgress:
         Raises:
             CheckpointMoved: an operator edited the checkpoint.
         """
-        move = self.watermark.ack(acks)
+        move = self._end_pass(self.watermark.ack(acks))
         self.checkpointer.advance(move, committed)
         return move
 
@@ -302,6 +303,11 @@ class TailProgress:
         """Raise the epoch by one, durably here and in every target."""
         self.update(epoch=self.checkpoint.epoch + 1)
         acquire(self._transports, self._retrier, self.checkpoint)
+
+    def _end_pass(self, move: WatermarkMove) -> WatermarkMove:
+        """Return a move that completes the first pass by itself, if it reaches the head."""
+        needs_nothing = self.checkpoint.first_pass and not any(each.needs_finish for each in self._transports)
+        return replace(move, pass_done=True) if move.caught_up and needs_nothing else move
 
 
 def acquire(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:

@@ -53,6 +53,7 @@ class WatermarkMove:
         caught_up: whether a passed range was at the head of the feed.
         pending: the server's newest number of changes after the passed ranges; None if it gave none.
         purge_seq: the source's purge position, if a passed range held purged documents; else None.
+        pass_done: whether the pass is complete with it: no target has anything to remove or publish.
         arrived_at: monotonic seconds when the oldest passed changes arrived; None if none were passed.
     """
 
@@ -61,6 +62,7 @@ class WatermarkMove:
     caught_up: bool = False
     pending: int | None = None
     purge_seq: str | None = None
+    pass_done: bool = False
     arrived_at: float | None = field(default=None, compare=False)
 
 

@@ -165,6 +165,8 @@ class Transport(ABC):
     #: Takes rows as JSON (`msgspec.Raw`) that a transform has made as mappings. Rows of a whole document
     #: always are JSON.
     takes_json: ClassVar[bool] = False
+    #: A first pass ends with `finish_pass`. False if nothing can be to remove or to publish then.
+    needs_finish: ClassVar[bool] = True
     #: May write the documents of several databases; see `share`.
     shareable: ClassVar[bool] = False
     #: May write a part of the pillow's documents beside other tails; see `take_part`.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pillows.couch.database_info import DatabaseInfo
-from pillows.databases.listing import describe, parse_identity
+from pillows.databases.listing import PAGE, describe, halve, parse_identity
 
 
 def test_a_description_changes_with_position_creation_and_purges_only() -> None:
@@ -23,3 +23,15 @@ def test_the_identity_in_a_description_can_be_compared() -> None:
     assert not found.purged_since("2-xyz")
     assert found.purged_since("1-abc")
     assert parse_identity("") is None
+
+
+def test_many_names_are_asked_for_in_two_parts_and_few_in_one() -> None:
+    known = [f"user-{number:04}" for number in range(2 * PAGE + 1)]
+    ranges = [("a", "a"), ("user-", "user-\ufff0"), ("z", "z")]
+    assert halve(ranges, known[:-1]) == ranges
+    assert halve(ranges, reversed(known)) == [
+        ("a", "a"),
+        ("user-", "user-0100"),
+        ("user-0100", "user-\ufff0"),
+        ("z", "z"),
+    ]

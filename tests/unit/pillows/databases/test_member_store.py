@@ -61,6 +61,16 @@ def test_a_new_database_waits_for_no_flush_and_others_share_one(
     assert flushes == [1]
 
 
+def test_a_copy_of_what_a_target_has_waits_for_no_flush(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "flush", lambda: pytest.fail("it is the target's that counts"))
+    members = MemberStore(store, Checkpoint(seq=Seq.BEGINNING), is_copy=True)
+    members.save(A, Checkpoint(seq=Seq.of("1-a"), changes=1))
+    members.save(A, Checkpoint(seq=Seq.of("2-a"), changes=2))
+    assert members.get(A) == Checkpoint(seq=Seq.of("2-a"), changes=2)
+
+
 def test_the_pillow_sees_no_database_as_a_former_source(store: CheckpointStore) -> None:
     for key in (PILLOW, A, TailKey("users", "couch/other")):
         store.save(key, Checkpoint(seq=Seq.BEGINNING))

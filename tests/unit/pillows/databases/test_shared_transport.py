@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gevent
 
 from checkpoints import Checkpoint, Seq, TailKey
-from pillows.databases.shared_transport import DatabaseTransport, SharedTransport
+from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints
 from pillows.delivery.batcher import BatchOptions
 from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.models import Batch, DocumentRows, WriteResult
@@ -30,6 +31,7 @@ class Recording(KeyedTransport):
         self.acquired: list[int] = []
         self.answer: WriteResult | Exception = WriteResult()
         self.swept: list[tuple[str, int, set[str]]] = []
+        self.remembered: dict[TailKey, TargetState] = {}
 
     def open(self) -> TargetState:
         return TargetState()
@@ -46,6 +48,9 @@ class Recording(KeyedTransport):
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         return 0
+
+    def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:
+        return self.remembered.items()
 
     def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
         self.swept.append((database, epoch, set(kept)))
@@ -171,10 +176,11 @@ def test_a_new_database_has_nothing_to_sweep() -> None:
 def test_a_transactional_target_that_lost_a_database_says_so() -> None:
     shared = shared_of(Recording())
     stored = Checkpoint(seq=Seq.of("9-a"), changes=9, epoch=3)
+    shared.lost.add("a")
     lost = DatabaseTransport(shared, tail("a"), stored, first_pass=False).open()
-    shared.known["a"] = None
+    shared.lost.clear()
     same = DatabaseTransport(shared, tail("a"), stored, first_pass=False).open()
-    shared.known["a"] = TargetState(epoch=4, empty=False, checkpoint=stored)
+    shared.ahead["a"] = TargetState(epoch=4, empty=False, checkpoint=stored)
     ahead = DatabaseTransport(shared, tail("a"), stored, first_pass=False).open()
     new = DatabaseTransport(shared, tail("b"), None, first_pass=True).open()
     shared.close()
@@ -182,3 +188,40 @@ def test_a_transactional_target_that_lost_a_database_says_so() -> None:
     assert (same.epoch, same.checkpoint) == (3, stored)
     assert ahead.epoch == 4
     assert new == TargetState()
+
+
+def test_target_and_state_directory_are_compared_at_the_start() -> None:
+    target = Recording()
+    stored = {tail(name): Checkpoint(seq=Seq.of("9-a"), changes=9) for name in ("same", "behind", "lost")}
+    newer = replace(stored[tail("behind")], seq=Seq.of("12-a"), changes=12)
+    unreadable = TargetState(epoch=1, empty=False, unreadable="no JSON")
+    target.remembered = {
+        tail("same"): TargetState(epoch=1, empty=False, checkpoint=stored[tail("same")]),
+        tail("behind"): TargetState(epoch=1, empty=False, checkpoint=newer),
+        tail("unreadable"): unreadable,
+    }
+    shared = shared_of(target)
+    assert compare_checkpoints(shared, stored, stored.get) == target.remembered.keys()
+    assert shared.ahead == {"behind": target.remembered[tail("behind")], "unreadable": unreadable}
+    assert shared.lost == {"lost"}
+    DatabaseTransport(shared, tail("behind"), stored[tail("behind")], first_pass=False).write(batch("1"))
+    DatabaseTransport(shared, tail("lost"), stored[tail("lost")], first_pass=False).write(batch("1"))
+    shared.close()
+    assert shared.ahead.keys() == {"unreadable"}
+    assert shared.lost == set()
+
+
+def test_a_target_that_keeps_no_checkpoints_has_lost_none() -> None:
+    target = Recording()
+    target.transactional = False  # type: ignore[misc]
+    shared = shared_of(target)
+    assert compare_checkpoints(shared, {tail("a")}, lambda _: None) == set()
+    shared.close()
+    assert shared.lost == set()
+
+
+def test_only_a_database_that_was_there_before_ends_its_pass_apart() -> None:
+    shared = shared_of(Recording())
+    assert not DatabaseTransport(shared, tail("a"), None, first_pass=True).needs_finish
+    assert DatabaseTransport(shared, tail("a"), None, first_pass=False).needs_finish
+    shared.close()

@@ -6,19 +6,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gevent.event import Event
 from pydantic import ValidationError
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError
+from pillows.models import ChangeBatch
 from pillows.progress.checkpointer import (
     IDLE_SECONDS,
     UNFLUSHED_SAVES,
     UNFLUSHED_SECONDS,
     Checkpointer,
     CheckpointOptions,
+    TailProgress,
 )
 from pillows.progress.watermark import WatermarkMove
+from pillows.retry.cancellable import StopAwareWaiter
+from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
-from tests.support.memory_transport import KEY
+from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 
 START = Checkpoint(seq=Seq.of("1-a"), changes=10)
@@ -359,3 +364,24 @@ def test_an_edit_that_was_noted_is_met_at_once(disk: Disk) -> None:
     made.note_edit()
     with pytest.raises(CheckpointMoved):
         made.save_if_due()
+
+
+@pytest.mark.parametrize("first_pass", [True, False])
+@pytest.mark.parametrize("needs_finish", [True, False])
+@pytest.mark.parametrize("caught_up", [True, False])
+def test_a_pass_ends_with_its_last_rows_where_nothing_is_to_be_removed(
+    *, first_pass: bool, needs_finish: bool, caught_up: bool
+) -> None:
+    disk, transport = Disk(), MemoryTransport()
+    transport.needs_finish = needs_finish  # type: ignore[misc]
+    checkpointer = disk.checkpointer()
+    checkpointer.current = checkpointer.saved = replace(START, first_pass=first_pass)
+    retrier = Retrier(KEY, StopAwareWaiter(disk.clock, Event()), disk.seen)
+    progress = TailProgress(checkpointer, [transport], retrier)
+    early = progress.watermark.begin(ChangeBatch(changes=(), seq=Seq.of("2-b")))
+    last = progress.watermark.begin(ChangeBatch(changes=(), seq=Seq.of("3-c"), caught_up=caught_up))
+    assert not progress.preview({last: 1}).pass_done  # not while an earlier change is missing
+    ends = first_pass and not needs_finish and caught_up
+    assert progress.preview({early: 1, last: 1}).pass_done is ends
+    assert progress.acknowledge({early: 1, last: 1}).pass_done is ends
+    assert progress.checkpoint.pass_done is ends
