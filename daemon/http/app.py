@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ import flask
 import msgspec
 import werkzeug
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 
 from daemon.control.api import ControlApi
 from daemon.control.audit import Actor
@@ -108,6 +110,8 @@ class _Endpoint:
         self._operations = contract.operations
         self._api = api
         self._settings = settings
+        rules = [Rule(_to_rule(each.path), methods=[each.method]) for each in self._operations.values()]
+        self._all_rules = Map(rules, merge_slashes=False).bind("")
         self._hosts = frozenset(name.lower() for name in (*LOCAL_HOSTS, *settings.hosts))
 
     def answer_plain(self, operation: Operation, request: werkzeug.Request) -> flask.Response:
@@ -192,8 +196,20 @@ class _Endpoint:
         self, error: Exception, request: werkzeug.Request, *, pillow: str | None = None
     ) -> flask.Response:
         if isinstance(error, HTTPException):
-            error = _translate(error)
+            error = self._translate(error, request)
         return _to_response(to_answer(error, self._settings.redactor, pillow=pillow), request)
+
+    def _translate(self, error: HTTPException, request: werkzeug.Request) -> RequestError:
+        if error.code in (404, 405) and self._all_rules.test(request.path, request.method):
+            return NoSuchRouteError(
+                "this listener only shows how the pillows are; the whole API is on the admin socket",
+                remedy="`curl --unix-socket`, with the path of `daemon.admin.listen`",
+            )
+        if error.code == 404:
+            return NoSuchRouteError("there is no such path here", remedy="see /v1/openapi.json")
+        if error.code == 405:
+            return MethodError("the path is not for this method", remedy="see /v1/openapi.json")
+        return InvalidRequestError(error.description or error.name, status=error.code or 400)
 
     def _finish(self, response: flask.Response, endpoint: str, request: werkzeug.Request) -> flask.Response:
         for name, value in HEADERS.items():
@@ -282,10 +298,11 @@ def _collect(operation: Operation, path: Mapping[str, str], request: werkzeug.Re
 def _convert(text: str, schema: Mapping[str, Any]) -> Any:
     kind = schema.get("type")
     if kind == "boolean":
-        return {"true": True, "false": False}.get(text, text)
+        return {"true": True, "": True, "false": False}.get(text, text)  # `?verbose` alone is true
     if kind in ("integer", "number"):
         with suppress(ValueError):
-            return int(text) if kind == "integer" else float(text)
+            number = int(text) if kind == "integer" else float(text)
+            return number if math.isfinite(number) else text
     return text
 
 
@@ -294,14 +311,6 @@ def _parse_body(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError("the body is not JSON") from error
-
-
-def _translate(error: HTTPException) -> RequestError:
-    if error.code == 404:
-        return NoSuchRouteError("there is no such path here", remedy="see /v1/openapi.json")
-    if error.code == 405:
-        return MethodError("the path is not for this method", remedy="see /v1/openapi.json")
-    return InvalidRequestError(error.description or error.name, status=error.code or 400)
 
 
 def _to_response(answer: Answer, request: werkzeug.Request) -> flask.Response:

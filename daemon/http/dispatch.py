@@ -5,6 +5,7 @@ Both the HTTP server and the command without a daemon use this module.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -96,6 +97,10 @@ def _explain(error: fastjsonschema.JsonSchemaValueException) -> str:
     """Return the error without the values, which may be document ids or secrets."""
     path = re.sub(r"^data\.?", "", error.name or "") or "the request"
     said = re.sub(r"^data\S*", "", error.message).strip()
+    if error.rule == "pattern" and "examples" in error.definition:
+        said = f"must look like {error.definition['examples'][0]}"
+    elif error.rule == "oneOf":
+        said = f"must match one of {json.dumps(error.rule_definition)}"
     return f"`{path}` {said}"
 
 

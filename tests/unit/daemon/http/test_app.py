@@ -278,6 +278,41 @@ def test_a_body_that_does_not_fit_is_refused_without_being_quoted(shared: Served
     assert "hunter2" not in secret.text
 
 
+def test_the_read_only_listener_names_the_door_of_what_it_does_not_serve(shared: Served) -> None:
+    for seen in (shared.read.get("/v1/config"), shared.read.put(f"{CASES}/pause")):
+        assert "curl --unix-socket" in problem(seen, 404, "no-such-route")["remedy"]
+    assert "openapi" in problem(shared.read.get("/v1/nothing"), 404, "no-such-route")["remedy"]
+    problem(shared.read.ask("POST", "/v1/pillows"), 405, "method")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("?verbose", 200), ("?verbose=false", 200), ("?verbose=1", 400)]
+)
+def test_a_switch_may_stand_alone(shared: Served, query: str, status: int) -> None:
+    seen = shared.read.get(f"/livez{query}")
+    assert seen.status == status
+    assert ("supervisor" in seen.text) == (query == "?verbose")
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("tap?rate=nan", "`rate` must be number"),
+        ("tap?rate=inf", "`rate` must be number"),
+        ("tap?rate=0", "`rate` must be bigger than 0"),
+    ],
+)
+def test_a_number_is_finite(shared: Served, query: str, detail: str) -> None:
+    assert problem(shared.admin.get(f"{CASES}/{query}"), 400, "invalid-request")["detail"] == detail
+
+
+def test_a_value_of_another_form_is_told_the_form(shared: Served) -> None:
+    seen = shared.admin.put(f"{CASES}/pause?wait=30")
+    assert problem(seen, 400, "invalid-request")["detail"] == "`wait` must look like 30s"
+    seen = shared.admin.ask("PATCH", f"{CASES}/checkpoint", {"to": "yesterday"}, **{"If-Match": "*"})
+    assert '"const": "beginning"' in problem(seen, 400, "invalid-request")["detail"]
+
+
 def test_requests_are_counted(served: Served) -> None:
     served.admin.get("/livez")
     served.admin.get("/nowhere")
