@@ -47,7 +47,7 @@ VOLUME ["/var/lib/pillowd"]
 # Whether the process lives. A failed pillow is its operator's business, not a reason to restart the others:
 # for that, and for load balancers, there is /readyz.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9147/livez', timeout=5)"]
+    CMD ["python", "-c", "from http.client import HTTPConnection; c = HTTPConnection('127.0.0.1', 9147, timeout=5); c.request('GET', '/livez'); exit(c.getresponse().status != 200)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pillowd"]
 CMD ["run", "--all"]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from gevent import subprocess
 
 from daemon.cli.main import pillowd
 from daemon.config.environment import IN_ENVIRONMENT
 from daemon.config.listeners import HttpOptions
 from daemon.config.load import load
 from daemon.http.contract import load_contract
+from tests.servers.scripted import ScriptedServer, json_reply
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -120,9 +123,21 @@ def test_its_commands_exist(monkeypatch):
     understood(json.loads(command))
     program, option, script = json.loads(health.partition("CMD")[2])
     assert (program, option) == ("python", "-c")
-    compile(script, "HEALTHCHECK", "exec")
-    assert f"http://{HttpOptions().listen}/livez" in script
+    host, port = str(HttpOptions().listen).split(":")
+    assert f"HTTPConnection('{host}', {port}" in script
+    assert "'/livez'" in script
     assert "get_livez" in load_contract().operations
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_its_health_is_asked_past_proxies(status: int, code: int) -> None:
+    """Most containers of a network with a proxy have its address in their environment."""
+    script = json.loads(values("HEALTHCHECK")[0].partition("CMD")[2])[2]
+    with ScriptedServer() as server:
+        server.on("GET", "/livez", lambda _: json_reply({}, status))
+        environ = {"http_proxy": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
+        command = [sys.executable, "-c", script.replace("9147", str(server.address[1]))]
+        assert subprocess.run(command, env=environ, check=False, timeout=60).returncode == code
 
 
 def test_a_configuration_in_a_variable_is_valid_as_the_page_shows_it():

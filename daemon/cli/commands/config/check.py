@@ -27,6 +27,7 @@ from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
 from daemon.coordination.coordinator import describe_holder
+from daemon.http.certificate import read_certificate
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
@@ -79,6 +80,9 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
         echo(f"warning: {warning}", err=True)
     if problems := check_pillow_tests(config):
         raise ConfigErrors(problems)
+    tcp = config.daemon.admin.tcp
+    if tcp is not None and tcp.tls is not None:
+        read_certificate(tcp.tls, SystemClock().wall())
     findings = list(probe_connections(config)) if connect else []
     if as_json:
         print_json(

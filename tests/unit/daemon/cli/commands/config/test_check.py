@@ -13,6 +13,9 @@ from daemon.cli.main import run_command
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from pillows import registry
+from pillows.clock import SystemClock
+from tests.support.certificate import make_certificate
+from tests.support.clock import FakeClock
 
 GOOD = """\
 version: 1
@@ -52,6 +55,21 @@ def test_the_configuration_that_the_tests_break_is_valid(
 ) -> None:
     code, said, _ = checked(tmp_path, GOOD, capsys)
     assert (code, "is valid" in said) == (0, True)
+
+
+def test_an_expired_certificate_of_the_admin_listener_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = make_certificate(tmp_path, days=1)
+    listener = f"listen: 127.0.0.1:0, tls: {{ cert: {cert}, key: {key} }}"
+    token = f"tokens: [{{ name: ops, sha256: {'0' * 63}a }}]"
+    text = f"{GOOD}daemon: {{ admin: {{ tcp: {{ {listener}, {token} }} }} }}\n"
+    assert checked(tmp_path, text, capsys)[0] == 0
+    later = FakeClock(auto=False, wall=SystemClock().wall() + 2 * 86_400)
+    monkeypatch.setattr("daemon.cli.commands.config.check.SystemClock", lambda: later)
+    code, _, said = checked(tmp_path, text, capsys)
+    assert code == 78
+    assert "cert.pem expired on" in said
 
 
 def test_problems_of_every_kind_are_reported_together(
