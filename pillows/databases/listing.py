@@ -1,14 +1,15 @@
 """List the databases of a server with their descriptions, a page at a time.
 
 Three ways, found out by asking: `GET /_dbs_info` (CouchDB 3.2), `GET /_all_dbs` with `POST /_dbs_info` (2.2),
-`GET /_all_dbs` with one `GET /{db}` each. All but the last are for server administrators; other users
-can only ask for databases by name.
+`GET /_all_dbs` with one `GET /{db}` each (1.x, and proxies that let little pass). All are for server
+administrators, unless `[chttpd] admin_only_all_dbs` is false; other users can only ask for databases by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from hashlib import blake2b
 from itertools import pairwise
 from typing import TypeVar
@@ -18,14 +19,27 @@ import msgspec
 
 from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.database_info import DatabaseInfo, get_database_info
-from pillows.couch.errors import ForbiddenError, MissingError, RejectedError, ServerError
-from pillows.errors import FatalError
+from pillows.couch.errors import (
+    ForbiddenError,
+    MissingError,
+    RejectedError,
+    ServerError,
+    ThrottledError,
+)
+from pillows.errors import AwayError, FatalError, PillowError, RetryableError
 from pillows.feed.base import DatabaseIdentity, count_purges
 
 _Answer = TypeVar("_Answer")
 
 #: Weight of a request that opens one database instead of a hundred.
 _SINGLE = 0.1
+
+#: Databases that do not answer, one after the other, before it is the server that does not.
+SILENT_IN_A_ROW = 3
+
+#: Statuses that say that a server, or a proxy, does not serve a request; 401 and 403 are access errors. 1.x
+#: says 400, since it takes the path for the name of a database.
+_UNSERVED = (400, 404, 405, 501)
 
 #: Databases in one request: the most that `POST /_dbs_info` takes (`max_db_number_for_dbs_info_req`).
 PAGE = 100
@@ -83,8 +97,16 @@ def parse_identity(text: str) -> DatabaseIdentity | None:
     return DatabaseIdentity(instance_start_time=start or None, purge_seq=purges or None) if text else None
 
 
-class NotAdminError(FatalError):
-    """The server lists its databases for administrators only."""
+class NotListedError(FatalError):
+    """The server does not list its databases for us."""
+
+
+class Way(IntEnum):
+    """How a server is asked for its databases."""
+
+    DESCRIBED_TOGETHER = 0
+    NAMED_TOGETHER = 1
+    ONE_BY_ONE = 2
 
 
 class DatabaseList:
@@ -93,33 +115,47 @@ class DatabaseList:
     Args:
         couch: the server.
         pace: called before each request with its weight; waits so that the server can keep up.
+        wants: returns whether a database is to be described, given its name.
 
     Attributes:
-        way: how it is asked: 0 for `GET /_dbs_info`, 1 for `POST /_dbs_info`, 2 for `GET /{db}`.
+        way: how the server was asked.
     """
 
-    def __init__(self, couch: CouchClient, pace: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        couch: CouchClient,
+        pace: Callable[[float], None] = lambda _: None,
+        wants: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._couch = couch
         self._pace = pace
-        self.way = 0
+        self._wants = wants
+        self._silent = 0
+        self.way = Way.DESCRIBED_TOGETHER
 
     def pages(self, start: str, end: str) -> Iterator[Sequence[Description]]:
-        """Yield the databases from one name to another, in order, a page for each request or two.
+        """Yield the databases from one name to another, in order, at most `PAGE` at a time.
 
         Raises:
-            NotAdminError: the server lists its databases for administrators only.
+            NotListedError: the server does not list its databases for us.
             RetryableError: the server is away or busy.
             AccessError: it does not let us in.
         """
-        after: str | None = None
+        after = ""
         while True:
-            page = self._page(after or start, end)
-            fresh = [each for each in page if after is None or each.name > after]
-            if fresh:
-                yield fresh
-            if len(page) <= PAGE or not fresh:
+            # With the row of the first name itself, if it exists. 1.x ignores the range, and lists all.
+            entries = self._list(after or start, end)
+            fresh = [
+                each
+                for each in entries
+                if each.key > after and start <= each.key <= end and self._wants(each.key)
+            ]
+            for begin in range(0, len(fresh), PAGE):
+                if found := self._describe(fresh[begin : begin + PAGE]):
+                    yield found
+            if len(entries) <= PAGE or entries[-1].key <= after:
                 return
-            after = fresh[-1].name
+            after = entries[-1].key
 
     def describe_some(self, names: Sequence[str]) -> Iterator[Sequence[Description]]:
         """Yield the databases of these names that exist, each with one request.
@@ -130,35 +166,46 @@ class DatabaseList:
         for name in names:
             yield self._describe_one(name)
 
-    def _page(self, start: str, end: str) -> Sequence[Description]:
-        """Return one page, with the row of `start` itself if it exists: one more than `PAGE` rows at most."""
-        query = urlencode({"startkey": _quote(start), "endkey": _quote(end), "limit": PAGE + 1})
-        if self.way == 0:
-            try:
-                return _describe_all(self._ask("GET", f"/_dbs_info?{query}", list[_Entry]))
-            except (MissingError, RejectedError) as error:
-                _raise_unless_unknown(error)
-                self.way = 1
-        names = self._ask("GET", f"/_all_dbs?{query}", list[str])
-        parts = (names[begin : begin + PAGE] for begin in range(0, len(names), PAGE))
-        return [each for some in parts for each in self._describe(some)]
+    @property
+    def limit(self) -> FatalError | None:
+        """What the server lacks for the best way, and the remedy; None if it lacks nothing."""
+        lacking = {Way.NAMED_TOGETHER: "`GET /_dbs_info`", Way.ONE_BY_ONE: "`_dbs_info`"}.get(self.way)
+        if lacking is None:
+            return None
+        remedy = "upgrade to CouchDB 3.2 or later, or let the proxy in between pass it"
+        return FatalError(f"The server has no {lacking}.", remedy=remedy)
 
-    def _describe(self, names: Sequence[str]) -> Sequence[Description]:
-        if self.way == 1:
+    def _list(self, start: str, end: str) -> Sequence[_Entry]:
+        """Return up to `PAGE + 1` databases, with their descriptions if the server gives them at once."""
+        query = urlencode({"startkey": _quote(start), "endkey": _quote(end), "limit": PAGE + 1})
+        if self.way is Way.DESCRIBED_TOGETHER:
             try:
-                keys = {"keys": list(names)}
-                return _describe_all(self._ask("POST", "/_dbs_info", list[_Entry], keys))
-            except (MissingError, RejectedError) as error:
-                _raise_unless_unknown(error)
-                self.way = 2
-        return [each for name in names for each in self._describe_one(name)]
+                return self._ask("GET", f"/_dbs_info?{query}", list[_Entry])
+            except PillowError as error:
+                _raise_unless_unserved(error)
+        try:
+            names = self._ask("GET", f"/_all_dbs?{query}", list[str])
+        except PillowError as error:
+            _raise_unless_unserved(error)
+            raise _to_not_listed(error) from None
+        self.way = max(self.way, Way.NAMED_TOGETHER)
+        return [_Entry(name) for name in names]
+
+    def _describe(self, entries: Sequence[_Entry]) -> Sequence[Description]:
+        if self.way is Way.NAMED_TOGETHER:
+            try:
+                keys = {"keys": [each.key for each in entries]}
+                entries = self._ask("POST", "/_dbs_info", list[_Entry], keys)
+            except PillowError as error:
+                _raise_unless_unserved(error)
+                self.way = Way.ONE_BY_ONE
+        if self.way is Way.ONE_BY_ONE:
+            return [found for each in entries for found in self._describe_one(each.key)]
+        return [describe(each.key, each.info) for each in entries if each.info is not None]
 
     def _ask(self, method: str, path: str, type_: type[_Answer], body: object = None) -> _Answer:
         self._pace(1.0)
-        try:
-            return self._couch.json(method, path, type_, body=body, max_bytes=LIST_ANSWER_BYTES)
-        except ForbiddenError as error:
-            raise _to_not_admin(error) from None
+        return self._couch.json(method, path, type_, body=body, max_bytes=LIST_ANSWER_BYTES)
 
     def _describe_one(self, name: str) -> Sequence[Description]:
         """Return one database, or nothing if it does not exist. One that is in trouble has no digest."""
@@ -169,25 +216,33 @@ class DatabaseList:
             return ()
         except (ForbiddenError, RejectedError, ServerError):  # its turn will say so
             return (Description(name),)
+        except RetryableError as error:
+            self._silent += 1
+            if isinstance(error, AwayError | ThrottledError) or self._silent == SILENT_IN_A_ROW:
+                raise
+            return (Description(name),)
+        self._silent = 0
         return (describe(name, info),)
-
-
-def _describe_all(entries: Sequence[_Entry]) -> Sequence[Description]:
-    return [describe(entry.key, entry.info) for entry in entries if entry.info is not None]
 
 
 def _quote(name: str) -> str:
     return msgspec.json.encode(name).decode()
 
 
-def _raise_unless_unknown(error: MissingError | RejectedError) -> None:
-    """Raise an error unless it says that the server does not know the request: 404, 405, or 400 (1.x)."""
-    if isinstance(error, RejectedError) and error.status not in (400, 404, 405):
+def _raise_unless_unserved(error: PillowError) -> None:
+    """Raise an error unless it says that this request is not served."""
+    is_unserved = isinstance(error, MissingError | ForbiddenError) or (
+        isinstance(error, RejectedError | ServerError) and error.status in _UNSERVED
+    )
+    if not is_unserved:
         raise error
 
 
-def _to_not_admin(error: ForbiddenError) -> NotAdminError:
-    return NotAdminError(
-        f"The server lists its databases for administrators only: {error.args[0]}",
-        remedy="make the user a server administrator, or set `[chttpd] admin_only_all_dbs` to false",
+def _to_not_listed(error: PillowError) -> NotListedError:
+    remedy = "let the proxy in between pass `GET /_all_dbs`"
+    if isinstance(error, ForbiddenError):
+        remedy = "make the user a server administrator, or set `[chttpd] admin_only_all_dbs` to false"
+    return NotListedError(
+        f"The server does not list its databases for our user: {error.args[0]}",
+        remedy=f"{remedy}; or write their names out in `databases`",
     )

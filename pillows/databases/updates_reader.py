@@ -14,6 +14,7 @@ import msgspec
 from checkpoints import Seq
 from pillows.couch.client import SMALL_ANSWER_BYTES, CouchClient
 from pillows.couch.errors import ForbiddenError, MissingError, RejectedError
+from pillows.couch.http.response import ActivityMonitor
 from pillows.errors import FatalError, RetryableError
 
 #: CouchDB sends a newline at this interval. It sends no headers before the first line.
@@ -38,7 +39,7 @@ class Update(msgspec.Struct, frozen=True):
 
 
 class _Page(msgspec.Struct):
-    last_seq: str | int | list[object]
+    last_seq: str | int | list[object] | None = None
 
 
 class NoUpdatesError(FatalError):
@@ -54,11 +55,13 @@ class UpdatesReader:
 
     Attributes:
         since: the position of the last line.
+        activity: records every block that arrives, heartbeats included.
     """
 
     def __init__(self, couch: CouchClient, since: Seq | None = None) -> None:
         self._couch = couch
         self.since = since
+        self.activity = ActivityMonitor(couch.clock)
 
     def begin(self) -> None:
         """Find out the present position, if there is no earlier one.
@@ -72,6 +75,11 @@ class UpdatesReader:
                 page = self._couch.json(
                     "GET", "/_db_updates?since=now&limit=1&timeout=1", _Page, max_bytes=SMALL_ANSWER_BYTES
                 )
+                if page.last_seq is None:  # CouchDB 1.x
+                    raise NoUpdatesError(
+                        "The server's `_db_updates` has no positions.",
+                        remedy="upgrade to CouchDB 2.1 or later",
+                    )
                 self.since = Seq.of(page.last_seq)
 
     def read(self, on_update: Callable[[Update], None]) -> None:
@@ -88,7 +96,9 @@ class UpdatesReader:
         rest = b""
         with (
             _translated(),
-            self._couch.open("GET", f"/_db_updates?{query}", silent_seconds=HEARTBEAT_SECONDS) as response,
+            self._couch.open(
+                "GET", f"/_db_updates?{query}", silent_seconds=HEARTBEAT_SECONDS, activity=self.activity
+            ) as response,
         ):
             for block in response.blocks():
                 *lines, rest = (rest + block).split(b"\n")
@@ -115,7 +125,7 @@ def _translated() -> Iterator[None]:
     except (MissingError, RejectedError) as error:
         raise NoUpdatesError(
             f"The server has no `_db_updates`: {error.args[0]}",
-            remedy="create the database `_global_changes`",
+            remedy="create the database `_global_changes`, or let the proxy in between pass it",
         ) from None
     except ForbiddenError as error:
         raise NoUpdatesError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from gevent.event import Event
@@ -12,7 +13,7 @@ from checkpoints import Seq
 from checkpoints.files.blocking import call_safely
 from pillows.clock import Clock
 from pillows.couch.client import CouchClient
-from pillows.databases.listing import DatabaseList, Description, NotAdminError, halve
+from pillows.databases.listing import DatabaseList, Description, NotListedError, Way, halve
 from pillows.databases.names import DatabaseNames
 from pillows.databases.turn_queue import DatabaseState, TurnQueue
 from pillows.databases.updates_reader import NoUpdatesError, Update, UpdatesReader
@@ -31,6 +32,32 @@ SWEEP_REQUESTS = 2
 _TICK_SECONDS = 5.0
 
 
+#: Failures of `_db_updates` in a row, without a byte between, after which it counts as missing.
+FAILURES_IN_A_ROW = 3
+
+#: Longest wait of the first sweep for the position in `_db_updates`.
+BEGIN_SECONDS = 10.0
+
+#: Least pause between two sweeps of very many databases.
+PAUSE_SECONDS = 1.0
+
+#: What a server may lack.
+UPDATES, LISTING = "updates", "listing"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Something that a server lacks.
+
+    Attributes:
+        error: what, and the remedy.
+        instead: what is done in its place.
+    """
+
+    error: FatalError
+    instead: str
+
+
 class ServerWatch:
     """Marks the databases of one server that may have changes.
 
@@ -46,6 +73,8 @@ class ServerWatch:
     Attributes:
         swept: set once a sweep has seen all databases.
         trouble: why the server can't be asked at present; empty if it can.
+        behind_at: monotonic seconds since when changes may be unknown: from the start until the first sweep
+            is done, and while the server can't be asked. None at other times.
     """
 
     def __init__(
@@ -61,42 +90,52 @@ class ServerWatch:
     ) -> None:
         self.swept = Event()
         self.trouble = ""
+        self.behind_at: float | None = couch.clock.monotonic()
         self._source = source
         self._names = names
         self._queue = queue
         self._on_mark = on_mark
         self._warn = warn
+        self._couch = couch
         self._clock: Clock = couch.clock
         self._reader = UpdatesReader(couch, since)
-        self._list = DatabaseList(couch, self._pace)
         self._stop = Event()
         self._begun = Event()
         self._wanted = Event()
         self._has_updates = True
+        self._limits: dict[str, Limit] = {}
         self._warned: set[str] = set()
         self._next_request_at = 0.0
+        self._seen_at: float | None = None
 
     @property
     def since(self) -> Seq | None:
         """The position in `_db_updates` after the last update that was marked; None if it is not known."""
         return self._reader.since
 
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds when the server last sent anything; None before that."""
+        known = [at for at in (self._seen_at, self._reader.activity.at) if at is not None]
+        return max(known, default=None)
+
     def run_updates(self, stop: Event) -> None:
         """Read `_db_updates` until a stop."""
         backoff = Backoff()
         while not stop.is_set():
-            wait_seconds = self._source.sweep
-            try:
-                self._reader.begin()
-                self._has_updates = True
-                self._begun.set()
-                self._reader.read(self._take)
+            heard_at = self._reader.activity.at
+            failure = self._read_updates()
+            if self._reader.activity.at != heard_at:
+                backoff.reset()
+            if failure is None:
                 wait_seconds = backoff.next()
-            except (NoUpdatesError, AccessError) as error:
+            elif isinstance(failure, RetryableError):
+                wait_seconds = backoff.after(failure)
+            else:
+                wait_seconds = self._source.sweep
+            if isinstance(failure, FatalError) or backoff.attempts >= FAILURES_IN_A_ROW:
                 self._has_updates = False
-                self._warn_once("source.no_updates", error)
-            except RetryableError as error:
-                wait_seconds = backoff.after(error)
+                self._limits[UPDATES] = _limit_updates(failure, self._source.poll)
             self._begun.set()
             self._wanted.set()  # what happened meanwhile was not reported
             self._clock.wait(stop, wait_seconds)
@@ -105,15 +144,17 @@ class ServerWatch:
         """Sweep at the start, after each interruption of `_db_updates`, and at an interval."""
         self._stop = stop
         stop.rawlink(lambda _: self._wanted.set())
-        while not stop.is_set() and not self._begun.is_set():
-            self._clock.wait(self._begun, _TICK_SECONDS)
+        self._await_updates(stop)
         backoff = Backoff()
         while not stop.is_set():
             self._wanted.clear()
+            began_at = self._clock.monotonic()
             try:
                 self.sweep()
-            except (RetryableError, AccessError) as error:
+            except (RetryableError, AccessError, NotListedError) as error:
                 self.trouble = str(error)
+                if self.behind_at is None:
+                    self.behind_at = began_at
                 self._on_mark()
                 self._clock.wait(
                     stop, backoff.after(error) if isinstance(error, RetryableError) else self._source.poll
@@ -124,10 +165,12 @@ class ServerWatch:
             if self.trouble:
                 self.trouble = ""
                 self._queue.end_waits(self._clock.monotonic())
+            self.behind_at = None
             backoff.reset()
+            self._warn_of_limits()
             self.swept.set()
             self._on_mark()
-            self._wait_for_next(stop)
+            self._wait_for_next(began_at, stop)
 
     def sweep(self) -> None:
         """Look at every database, and mark those that may have changes.
@@ -135,21 +178,31 @@ class ServerWatch:
         Raises:
             RetryableError: the server is away or busy; some were not looked at.
             AccessError: it does not let us in.
+            NotListedError: it does not list its databases for us, and none is known by name.
             StoppedError: a stop was requested.
         """
         found: set[str] = set()
+        # A new one each time: what a proxy refuses while a server starts is served later.
+        listed = DatabaseList(self._couch, self._pace, self._names.matches)
+        self._limits.pop(LISTING, None)
         try:
-            self._look_at_all(found)
-        except NotAdminError as error:
-            self._warn_once("source.not_listed", error)
+            self._look_at_all(listed, found)
+            limit: FatalError | None = listed.limit
+        except NotListedError as error:
             known = sorted({*self._names.written_out, *self._queue})
-            for page in self._list.describe_some(known):
+            if not known:
+                raise
+            for page in listed.describe_some(known):
                 self._see(page, found)
+            limit = error
+        if limit is not None:
+            self._limits[LISTING] = _limit_listing(limit, listed.way)
         self._mark_missing(found)
 
-    def _look_at_all(self, found: set[str]) -> None:
+    def _look_at_all(self, listed: DatabaseList, found: set[str]) -> None:
         pool = Pool(SWEEP_REQUESTS)
-        looks = [partial(self._look_at, part, found) for part in halve(self._names.ranges, self._queue)]
+        parts = halve(self._names.ranges, self._queue)
+        looks = [partial(self._look_at, listed, part, found) for part in parts]
         try:
             for _, error in pool.imap_unordered(call_safely, looks):
                 if error is not None:
@@ -157,12 +210,38 @@ class ServerWatch:
         finally:
             pool.kill()
 
-    def _look_at(self, part: tuple[str, str], found: set[str]) -> None:
-        for page in self._list.pages(*part):
+    def _look_at(self, listed: DatabaseList, part: tuple[str, str], found: set[str]) -> None:
+        for page in listed.pages(*part):
             self._see(page, found)
 
+    def _read_updates(self) -> FatalError | RetryableError | None:
+        """Read `_db_updates` until it ends; return why it failed, if it did."""
+        try:
+            if self._reader.since is None:
+                self._reader.begin()
+                self._note_updates()
+                self._wanted.set()  # a sweep that did not wait for the position proves nothing of later
+            self._begun.set()
+            self._reader.read(self._take)
+        except (NoUpdatesError, AccessError, RetryableError) as error:
+            return error
+        return None
+
+    def _note_updates(self) -> None:
+        self._has_updates = True
+        self._limits.pop(UPDATES, None)
+
+    def _await_updates(self, stop: Event) -> None:
+        """Wait until the position in `_db_updates` is known: what follows the sweep is then not missed."""
+        until = self._clock.monotonic() + BEGIN_SECONDS
+        while not stop.is_set() and not self._begun.is_set():
+            left_seconds = until - self._clock.monotonic()
+            if left_seconds <= 0:
+                return  # once it answers, another sweep follows
+            self._clock.wait(self._begun, min(left_seconds, _TICK_SECONDS))
+
     def _see(self, page: Iterable[Description], found: set[str]) -> None:
-        now = self._clock.monotonic()
+        now = self._seen_at = self._clock.monotonic()
         for each in page:
             if self._names.matches(each.name):
                 found.add(each.name)
@@ -181,6 +260,7 @@ class ServerWatch:
             self._queue.mark(name, now)
 
     def _take(self, update: Update) -> None:
+        self._note_updates()
         name = update.db_name
         if not self._names.matches(name):
             return
@@ -189,11 +269,16 @@ class ServerWatch:
             database.identity = ""  # it may be another database of that name now
         self._on_mark()
 
-    def _wait_for_next(self, stop: Event) -> None:
-        """Wait until the next sweep is due. An interruption of `_db_updates` makes it due sooner."""
-        now = self._clock.monotonic()
-        earliest = now + self._source.poll
-        latest = now + (self._source.sweep if self._has_updates else self._source.poll)
+    def _wait_for_next(self, began_at: float, stop: Event) -> None:
+        """Wait until the next sweep is due. An interruption of `_db_updates` makes it due sooner.
+
+        Args:
+            began_at: monotonic seconds when the last one began: a change that it just missed waits no longer
+                than the interval.
+            stop: ends the wait.
+        """
+        earliest = max(began_at + self._source.poll, self._clock.monotonic() + PAUSE_SECONDS)
+        latest = max(began_at + self._source.sweep, earliest) if self._has_updates else earliest
         while not stop.is_set() and (now := self._clock.monotonic()) < latest:
             if self._wanted.is_set() or not self._has_updates:
                 latest = min(latest, earliest)
@@ -213,8 +298,32 @@ class ServerWatch:
         if (wait_seconds > 0 and self._clock.wait(self._stop, wait_seconds)) or self._stop.is_set():
             raise StoppedError
 
-    def _warn_once(self, event: str, error: FatalError) -> None:
-        if event not in self._warned:
-            self._warned.add(event)
-            every = f"{self._source.poll:g} s"
-            self._warn(event, {"error": str(error), "instead": f"all databases are looked at every {every}"})
+    def _warn_of_limits(self) -> None:
+        """Warn of everything that the server lacks at once, and of each lack once."""
+        new = [name for name in self._limits if name not in self._warned]
+        if new:
+            self._warned.update(new)
+            limits = [self._limits[name] for name in new]
+            details = {
+                "error": "; ".join(str(each.error) for each in limits),
+                "instead": "; ".join(each.instead for each in limits),
+            }
+            self._warn("source.limited", details)
+
+
+def _limit_updates(failure: FatalError | RetryableError | None, poll_seconds: float) -> Limit:
+    error = failure
+    if not isinstance(error, FatalError):
+        error = FatalError(
+            f"`_db_updates` fails again and again: {failure or 'it ends at once'}",
+            remedy="look at the server's log, and at the proxies in between",
+        )
+    return Limit(error, f"all databases are looked at every {poll_seconds:g} s")
+
+
+def _limit_listing(error: FatalError, way: Way) -> Limit:
+    if isinstance(error, NotListedError):
+        return Limit(error, "only the databases that are known by name are looked at")
+    if way is Way.NAMED_TOGETHER:
+        return Limit(error, "they are listed by `_all_dbs` and described by `POST /_dbs_info`")
+    return Limit(error, "each database is asked by itself, at most 50 in a second")

@@ -48,11 +48,16 @@ def up(request: Request, node: Node) -> Response:
 
 def all_dbs(request: Request, node: Node) -> Response:
     """Answer `GET /_all_dbs`."""
-    check_server_admin(request.user)
+    _check_may_list(request, node)
     if request.value("keys") is not None:
         raise Refusal(500, "function_clause", "no clause for keys")
     names = _names(node, read_arguments(request))
     return _chunked(dumps(names) + b"\n", node)
+
+
+def _check_may_list(request: Request, node: Node) -> None:
+    if node.config.get("chttpd", "admin_only_all_dbs") != "false":
+        check_server_admin(request.user)
 
 
 def _names(node: Node, arguments: Arguments) -> list[str]:
@@ -75,7 +80,7 @@ def _chunked(body: bytes, node: Node) -> Response:
 
 def dbs_info(request: Request, node: Node) -> Response:
     """Answer `GET` and `POST /_dbs_info`."""
-    check_server_admin(request.user)
+    _check_may_list(request, node)
     if request.method == "GET":
         names: list[Any] = list(_names(node, read_arguments(request)))
         return _chunked(dumps([_info(node, name) for name in names]) + b"\n", node)

@@ -31,7 +31,7 @@ from daemon.http.certificate import read_certificate
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
-from pillows.databases.listing import PAGE, DatabaseList, NotAdminError
+from pillows.databases.listing import PAGE, DatabaseList, NotListedError
 from pillows.databases.names import DatabaseNames
 from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.observer import Observer
@@ -146,10 +146,10 @@ def _count_databases(config: Config, key: TailKey) -> str:
         listed = DatabaseList(couch)
         try:
             first = [next(iter(listed.pages(*each)), ()) for each in names.ranges]
-        except NotAdminError as error:
+        except NotListedError as error:
             return f"warning: {error}"
     matching = [each.name for page in first for each in page if names.matches(each.name)]
-    more = " or more" if any(len(page) > PAGE for page in first) else ""
+    more = " or more" if any(len(page) == PAGE for page in first) else ""
     return f"{len(matching)} databases{more}"
 
 
