@@ -29,6 +29,7 @@ _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 #: Selects the daemons, and the pillows, that are chosen above the dashboard.
 _D = '{instance=~"$instance"}'
 _P = '{instance=~"$instance", pillow=~"$pillow"}'
+_NOT_PARKED = '{instance=~"$instance", pillow=~"$pillow", state!="parked"}'
 _RATE = "[$__rate_interval]"
 
 
@@ -129,6 +130,14 @@ ROWS: dict[str, Sequence[Panel]] = {
                 (f"increase(pillowd_restarts_total{_P}{_RATE})", "{{pillow}} restarts"),
                 (f"increase(pillowd_rewinds_total{_P}{_RATE})", "{{pillow}} {{kind}}"),
             ],
+        ),
+        Panel(
+            title="Databases of pillows on several",
+            queries=[(f"sum by (instance, pillow) (pillowd_databases{_P})", "{{pillow}}")],
+        ),
+        Panel(
+            title="Databases that are not parked",
+            queries=[(f"pillowd_databases{_NOT_PARKED}", "{{pillow}} {{state}}")],
         ),
     ),
     "Sources": (

@@ -40,7 +40,7 @@ from pillows.verify.repair import repair
 #: them there are at most 64 connections.
 SPARE_TURNS = 24
 
-#: Interval of the search for dead letters that are due.
+#: Interval of the search for dead letters that are due, and for backfills.
 DUE_SECONDS = 5.0
 
 #: A pillow is behind, and not live, when a database has waited this long for its turn.
@@ -93,6 +93,7 @@ class DatabasesRun:
             monitor.note_trouble,
         )
         self._members: Members | None = None
+        self._watch: ServerWatch | None = None
         self._counted = 0
         self._due_at = 0.0
 
@@ -121,7 +122,7 @@ class DatabasesRun:
                 queue=self.queue,
                 observer=self._observer,
             )
-            watch = ServerWatch(
+            self._watch = watch = ServerWatch(
                 couch,
                 self._settings.source,
                 DatabaseNames(self._settings.source.databases, self._settings.source.exclude),
@@ -140,7 +141,7 @@ class DatabasesRun:
             self._spawn(self._forget, members, left)
             while not self._halt.is_set():
                 self._begin_turns(members)
-                self._mark_due_letters()
+                self._mark_due()
                 self._enter_state(watch)
                 self._save(checkpointer, watch.since)
                 self._wait()
@@ -152,6 +153,22 @@ class DatabasesRun:
     def find_turn(self, name: str) -> Turn | None:
         """Return the running turn of a database."""
         return self._turns.get(name)
+
+    @property
+    def behind_at(self) -> float | None:
+        """Monotonic seconds since when changes may wait; None at the head of every database in order."""
+        known = [self.queue.oldest_dirty_at(), *(turn.began_at for turn in self._turns.values())]
+        if self._watch is not None:
+            known.append(self._watch.behind_at)
+        return min((at for at in known if at is not None), default=None)
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds when the server last sent anything; None before that."""
+        known = [turn.last_byte_at for turn in self._turns.values()]
+        if self._watch is not None:
+            known.append(self._watch.last_byte_at)
+        return max((at for at in known if at is not None), default=None)
 
     def repair(self, name: str, ids: Sequence[str], halt: Event) -> None:
         """Send documents of a database through the pipeline again; no turn of it may run meanwhile.
@@ -288,13 +305,16 @@ class DatabasesRun:
                 details = {"database": name, "removed": removed}
                 self._services.observer.notice(self._settings.key, event="database.removed", details=details)
 
-    def _mark_due_letters(self) -> None:
+    def _mark_due(self) -> None:
+        """Mark the databases with dead letters that are due, or with documents to send again."""
         now = self._clock.monotonic()
         if now < self._due_at:
             return
         self._due_at = now + DUE_SECONDS
-        for tail in self._services.dead_letters.list_due(self._settings.key.pillow):
-            if tail.database in self.queue:
+        key = self._settings.key
+        tails = [*self._services.dead_letters.list_due(key.pillow), *self._settings.list_backfills()]
+        for tail in tails:
+            if tail.pillow == key.pillow and tail.database in self.queue:
                 self.queue.mark(tail.database, now)
 
     def _wait(self) -> None:

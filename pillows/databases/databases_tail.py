@@ -105,17 +105,19 @@ class DatabasesTail:
         run, clock = self._run, self._services.clock
         checkpointer = run.checkpointer if run else None
         saved = checkpointer.saved if checkpointer else None
-        oldest_at = run.queue.oldest_dirty_at() if run else None
+        now = clock.monotonic()
+        behind_at, byte_at = (run.behind_at, run.last_byte_at) if run else (None, None)
         return TailStatus(
             pillow=self.key.pillow,
             source=self.key.source,
             state=self._monitor.state,
             reason=self._monitor.reason,
             changes=checkpointer.current.changes if checkpointer else 0,
-            lag_seconds=None if run is None else clock.monotonic() - (oldest_at or clock.monotonic()),
+            lag_seconds=None if run is None else now - (now if behind_at is None else behind_at),
             changes_per_second=run.rate.per_second if run else None,
             epoch=saved.epoch if saved else None,
             dead_letters=self._services.dead_letters.count_of_pillow(self.key.pillow),
+            last_byte_age_seconds=None if byte_at is None else now - byte_at,
             checkpoint_age_seconds=max(0.0, clock.wall() - saved.saved_at) if saved else None,
             pipeline_changed_at=saved.pipeline_changed_at if saved else None,
             databases=run.queue.state_counts() if run else {},

@@ -13,6 +13,7 @@ from pillows.clock import Clock
 from pillows.databases.turn_feed import TurnFeed
 from pillows.errors import (
     AccessError,
+    ConfigError,
     FatalError,
     PurgesMissedError,
     RetryableError,
@@ -66,7 +67,8 @@ _ENDS: Mapping[tuple[type[Exception], ...], TurnEnd] = {
     (SourceMissingError,): TurnEnd.MISSING,
     (PurgesMissedError,): TurnEnd.PURGED,
     (SourceChangedError,): TurnEnd.RECREATED,
-    (AccessError, RetryableError): TurnEnd.BACK_OFF,
+    # A new database may get the function of a filter a little later.
+    (AccessError, ConfigError, RetryableError): TurnEnd.BACK_OFF,
     (FatalError,): TurnEnd.FAILED,
 }
 
@@ -139,12 +141,17 @@ class Turn:
         return self._monitor.reason
 
     @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds of the last good byte from the source; None before the first."""
+        return self._run.feed.last_byte_at
+
+    @property
     def is_reading(self) -> bool:
         """Whether it reads: its source is not silent, and not everything was read and is nearly written."""
         unacknowledged = self._run.unacknowledged
         if self._reached_head:
             return unacknowledged > FEW_CHANGES
-        silent_seconds = self._clock.monotonic() - (self._run.feed.last_byte_at or self.began_at)
+        silent_seconds = self._clock.monotonic() - (self.last_byte_at or self.began_at)
         return silent_seconds < STALLED_SECONDS or unacknowledged > 0
 
     @property

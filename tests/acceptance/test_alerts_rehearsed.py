@@ -134,17 +134,27 @@ def list_alerts() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
+def recreated(couch: Any, couch_db: CouchDatabase) -> Iterator[CouchDatabase]:
+    """A database of the pillow on several."""
+    database = couch.database(f"{couch_db.name}-a").create()
+    yield database
+    database.drop()
+    database.close()
+
+
+@pytest.fixture
 def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pillowd]:
     def pillow(connection: str, database: str = couch_db.name, **more: Any) -> dict[str, Any]:
         output = {"table": "rows"} if connection.startswith("copy") else {}
-        source = {"connection": "couch", "database": database, **more.pop("source", {})}
+        which = {"databases" if "*" in database else "database": database}
+        source = {"connection": "couch", **which, **more.pop("source", {})}
         return {"source": source, "transport": [{"connection": connection, **output}], **more}
 
     built = Pillowd(
         tmp_path,
         connections={
             "couch": couchdb(couch.url, couch.auth),
-            **{f"copy{n}": {"type": "sqlite", "path": str(tmp_path / f"copy{n}.sqlite")} for n in range(5)},
+            **{f"copy{n}": {"type": "sqlite", "path": str(tmp_path / f"copy{n}.sqlite")} for n in range(6)},
             "away": {"type": "webhook", "url": f"http://127.0.0.1:{free_port()}/"},
             "bad": {"type": "crashing"},
         },
@@ -156,6 +166,7 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
             "spoilt": pillow("copy3", transform={"python": "faults:spoil"}),
             "blocking": pillow("copy4", transform={"python": "faults:block"}),
             "crashing": pillow("bad"),
+            "several": pillow("copy5", f"{couch_db.name}-*", source={"poll": "1s"}),
         },
         daemon={
             "http": {"listen": f"127.0.0.1:{free_port()}"},
@@ -169,7 +180,9 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
 
 @pytest.mark.proof
 @pytest.mark.timeout(600)
-def test_every_alert_fires_at_its_fault(daemon: Pillowd, couch_db: CouchDatabase, tmp_path: Path) -> None:
+def test_every_alert_fires_at_its_fault(
+    daemon: Pillowd, couch_db: CouchDatabase, recreated: CouchDatabase, tmp_path: Path
+) -> None:
     couch_db.bulk({"_id": f"d{number}", "n": number} for number in range(300))
     shorter = shorten(RULES)
     expected = {alert for alert in list_alerts() if alert[0] not in APART}
@@ -181,6 +194,8 @@ def test_every_alert_fires_at_its_fault(daemon: Pillowd, couch_db: CouchDatabase
         checked = promtool("check", "config", prometheus.config)
         assert checked.returncode == 0, checked.stderr
         wait_until(lambda: daemon.state("differs") == "live", seconds=120)
+        wait_until(lambda: daemon.status("several")["databases"] == {"parked": 1}, seconds=120)
+        recreated.recreate()
         with sqlite3.connect(tmp_path / "copy0.sqlite") as target:
             target.execute("delete from rows where _id = 'd7'")
         numbers = count(300)

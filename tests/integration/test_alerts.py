@@ -47,6 +47,9 @@ class Case:
 
 LAG, BACKLOG = "pillowd_lag_seconds{P}", "pillowd_lag_changes{P}"
 OTHER_LAG = 'pillowd_lag_seconds{D, pillow="cases~2"}'
+FAILED, BACKS_OFF, PAUSED = (
+    f'pillowd_databases{{P, state="{state}"}}' for state in ("failed", "backing-off", "paused")
+)
 HEARD = "pillowd_source_last_byte_timestamp_seconds{P}"
 SAVED = "pillowd_checkpoint_last_success_timestamp_seconds{P}"
 REWINDS = 'pillowd_rewinds_total{P, kind="repeated"}'
@@ -72,6 +75,15 @@ CASES = [
             'pillowd_tails{P, state="failed"}': "0x60",
             'pillowd_tails{P, state="backing-off"}': "1x60",
         },
+    ),
+    Case(
+        alert="PillowdDatabasesFailed",
+        severity="warning",
+        # A database that backs off has a turn now and then.
+        fires={FAILED: "0x60", BACKS_OFF: "1x7 0 1x9 0 1x40"},
+        quiet={FAILED: "0x60", BACKS_OFF: "1x10 0x60", PAUSED: "3x60"},
+        minutes=25,
+        name="for some minutes, or paused",
     ),
     Case(
         alert="PillowdLagging",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from tests.support.waiting import wait_until
 
 KILLS = size(ci=6, proof=50)
 ACTS = size(ci=40, proof=1000)
-LOADED = size(ci=200, proof=10_000)
+#: A real server has other users.
+LOADED = 1000 if "PILLOWD_TEST_COUCHDB_URL" in os.environ else size(ci=200, proof=10_000)
 
 
 def config_of(databases: Databases, folder: Path, source: str = "") -> str:
@@ -46,12 +50,20 @@ def test_a_pillow_that_is_killed_again_and_again_loses_nothing(databases: Databa
         pillow.until(lambda: rows(tmp_path) == databases.documents())
 
 
-def test_databases_that_come_and_go_leave_nothing_behind(
-    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("on_deleted", ["keep", "remove"])
+def test_databases_that_come_and_go_leave_nothing_behind_that_should_not_be(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_deleted: str
 ) -> None:
     monkeypatch.setattr("pillows.databases.turn_queue.MISSING_SECONDS", 0.3)
-    draw, there = random.Random(11), set[str]()
-    config = config_of(databases, tmp_path, ", on_deleted: remove, on_recreated: reload")
+    draw, there, ever = random.Random(11), set[str](), set[tuple[str, str]]()
+    config = config_of(databases, tmp_path, f", on_deleted: {on_deleted}, on_recreated: reload, poll: 1s")
+
+    def note(name: str) -> None:
+        ever.update(
+            (f"{databases.prefix}{name}:{id}", _text(doc)) for id, doc in databases[name].documents().items()
+        )
+
     with running(config, tmp_path) as pillow:
         for _ in range(ACTS):
             name = draw.choice("abcdef")
@@ -63,8 +75,34 @@ def test_databases_that_come_and_go_leave_nothing_behind(
                 there.remove(name)
             else:
                 databases[name].put("doc-000000", n=draw.random())
+            if name in there:
+                note(name)
             gevent.sleep(draw.uniform(0.0, 0.1))
-        pillow.until(lambda: rows(tmp_path) == databases.documents(), 120)
+        for name in "gh":
+            databases.create(name, 2)
+        pillow.until(lambda: of_existing(tmp_path, databases) == databases.documents(), 120)
+        databases["g"].drop()
+        kept = (
+            {f"{databases.prefix}g:doc-{number:06}" for number in range(2)} if on_deleted == "keep" else set()
+        )
+        gone = 7 - len(there)
+        pillow.until(lambda: pillow.states().get("deleted") == gone, 120)
+        pillow.until(lambda: on_deleted == "keep" or rows(tmp_path) == databases.documents(), 120)
+    found = rows(tmp_path)
+    assert of_existing(tmp_path, databases) == databases.documents()
+    assert kept == {key for key in found if key.startswith(f"{databases.prefix}g:")}
+    left = {(key, _text(doc)) for key, doc in found.items() if key not in databases.documents()}
+    assert {each for each in left if not each[0].startswith(f"{databases.prefix}g:")} <= ever, "invented"
+
+
+def of_existing(folder: Path, databases: Databases) -> dict[str, Any]:
+    """Return the rows of the databases that exist."""
+    there = set(databases.names())
+    return {key: doc for key, doc in rows(folder).items() if key.partition(":")[0] in there}
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, sort_keys=True)
 
 
 def test_a_database_that_refuses_us_holds_up_no_other(
@@ -88,6 +126,23 @@ def test_a_database_that_refuses_us_holds_up_no_other(
     finally:
         session.delete(f"{updates_server.url}/_failpoints", timeout=30)
     assert rows(tmp_path) == databases.documents()
+
+
+def test_a_target_that_takes_nothing_and_a_server_that_is_silent_count_as_lag(
+    databases: Databases, tmp_path: Path
+) -> None:
+    databases.create("a", 1)
+    with running(config_of(databases, tmp_path), tmp_path) as pillow:
+        pillow.until_parked(1)
+        pillow.until(lambda: pillow.tail.status().lag_seconds == 0)
+        assert (pillow.tail.status().last_byte_age_seconds or 99) < 5
+        with closing(sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None)) as db:
+            db.execute("begin exclusive")
+            databases["a"].put("late", n=1)
+            pillow.until(lambda: (pillow.tail.status().lag_seconds or 0) > 0.5)
+            db.execute("rollback")
+        pillow.until_parked(1)
+        pillow.until(lambda: pillow.tail.status().lag_seconds == 0)
 
 
 def test_many_databases_need_few_connections(databases: Databases, tmp_path: Path) -> None:

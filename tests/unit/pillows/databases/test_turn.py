@@ -7,6 +7,7 @@ from checkpoints import CheckpointMoved, TailKey
 from pillows.databases.turn import TurnEnd, TurnMonitor, classify
 from pillows.errors import (
     AccessError,
+    ConfigError,
     FatalError,
     InvalidSeqError,
     PurgesMissedError,
@@ -28,6 +29,7 @@ from tests.support.clock import FakeClock
         (PurgesMissedError("some"), TurnEnd.PURGED),
         (RetryableError("503"), TurnEnd.BACK_OFF),
         (AccessError("403"), TurnEnd.BACK_OFF),
+        (ConfigError("no such filter"), TurnEnd.BACK_OFF),
         (InvalidSeqError("malformed"), TurnEnd.FAILED),
         (FatalError("too many"), TurnEnd.FAILED),
         (ValueError("a defect"), TurnEnd.BACK_OFF),
