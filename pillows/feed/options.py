@@ -30,7 +30,7 @@ RESERVED_ARGUMENTS = frozenset(
 _OF_SEVERAL = ("exclude", "max_active", "sweep", "poll", "on_deleted")
 _OF_ONE_DATABASE = (
     *("since", "documents", "mode", "on_missing", "max_rate", "quiet_hours", "join_overlap"),
-    *("max_missed_purges", "selector", "doc_ids", "design", "filter_function"),
+    *("max_missed_purges", "doc_ids"),
 )
 
 #: `design/function`: a filter function of a design document.
@@ -81,7 +81,7 @@ class SourceOptions(Options):
             are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
             scan the whole database for them (`changes_doc_ids_optimization_threshold`).
         filter_function: also such a filter: a function in a design document of the database, as
-            `design/function`. CouchDB runs it for each change, slowly.
+            `design/function`. CouchDB runs it for each change, slowly. Of several databases each needs it.
         filter_arguments: the function's `req.query`.
         on_filtered, deletes: must be `ignore` with a server-side filter: CouchDB then reports
             neither deletes nor documents that leave the selection.

@@ -37,10 +37,12 @@ def check_databases(
     if pillow.next is not None:
         message = "is for a pillow on one database"
         yield entry.problem(("next",), message, "change the pillow itself, then reset its checkpoint")
-    if pillow.load.workers or pillow.isolate:
-        key = "isolate" if pillow.isolate else "load"
-        message = "needs processes of its own, which the turns of `databases` do not start"
-        yield entry.problem((key,), message, "remove it, or name one `database`")
+    if pillow.isolate:
+        message = "needs a process of its own, which the turns of `databases` do not start"
+        yield entry.problem(("isolate",), message, "remove it, or run this pillow in a daemon of its own")
+    if pillow.load.workers:
+        message = "is for one database: of `databases`, `source.max_active` are read at a time"
+        yield entry.problem(("load", "workers"), message, "remove it, or name one `database`")
     for index, transport in enumerate(pillow.transport):
         at: KeyPath = ("transport", index)
         if is_apart and not _is_apart(transport):

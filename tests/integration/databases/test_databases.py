@@ -138,6 +138,31 @@ def test_an_excluded_database_is_left_out(databases: Databases, tmp_path: Path) 
     assert list(rows(tmp_path)) == [f"{databases.prefix}a:doc-000000"]
 
 
+@pytest.mark.parametrize(
+    "filter", ["selector: { kind: wanted }", "filter_function: choose/wanted", "design: true"]
+)
+def test_the_server_may_filter_every_database(databases: Databases, tmp_path: Path, filter: str) -> None:
+    design = {"filters": {"wanted": "function (doc) { return doc.kind === 'wanted'; }"}}
+    for name in "ab":
+        databases.create(name, 2, kind="wanted").fill(2, start=2, kind="other")
+        databases[name].put("_design/choose", design)
+    ignored = "on_filtered: ignore, deletes: ignore, skip_design: false"
+    config = sqlite_config(databases, tmp_path, f", {filter}, {ignored}")
+    with running(config, tmp_path) as pillow:
+        pillow.until_parked(2)
+        databases["a"].put("late", kind="wanted")
+        databases["a"].put("other", kind="other")
+        if filter != "design: true":
+            pillow.until(lambda: f"{databases.prefix}a:late" in rows(tmp_path))
+        pillow.until_parked(2)
+    wanted = {
+        key
+        for key, doc in databases.documents().items()
+        if (doc.get("kind") == "wanted" if filter != "design: true" else doc["_id"].startswith("_design/"))
+    }
+    assert rows(tmp_path).keys() == wanted
+
+
 def test_names_that_need_escapes(databases: Databases, tmp_path: Path) -> None:
     long = "x" * (238 - len(databases.prefix))
     for name in ("a/b", "c+d", "e(f)", "g$h", long):
