@@ -115,14 +115,22 @@ def resolve_database(text: str, config: Config) -> TailKey:
     Raises:
         UnknownPillowError: it names no tail, or several databases.
     """
-    found = resolve_configured(text, config)
-    if is_pattern(found):
+    return refuse_pattern(resolve_configured(text, config))
+
+
+def refuse_pattern(key: TailKey) -> TailKey:
+    """Return the key of one database's tail.
+
+    Raises:
+        UnknownPillowError: it is that of several databases.
+    """
+    if is_pattern(key):
         raise UnknownPillowError(
-            f"`{text}` reads several databases",
-            remedy=f"name one: `{found.pillow}@CONNECTION/DATABASE`; `pillowd databases {found.pillow}` "
-            "lists them",
+            f"`{key}` reads several databases",
+            remedy=f"name one: `{key.pillow}@CONNECTION/DATABASE`; `pillowd databases {key.pillow}` lists "
+            "them",
         )
-    return found
+    return key
 
 
 def _remedy(text: str, known: list[TailKey]) -> str:

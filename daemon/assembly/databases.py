@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from daemon.assembly.feeds import make_prefilter
+from checkpoints import TailKey
+from daemon.assembly.feeds import build_backfill_source, make_prefilter
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.assembly.services import Services
+from daemon.backfill.backfills import Backfills
+from daemon.backfill.turn_backfill import TurnBackfill
 from daemon.config.models import Config, PillowConfig
 from daemon.config.several_databases import fill_in_constants, has_outputs_apart
 from pillows.couch.client import CouchClient
@@ -44,8 +47,22 @@ def build_databases(
         prefilter=make_prefilter(settings.pillow.filter),
         make_apart=(lambda tail: build_transports(config, tail)) if has_outputs_apart(pillow) else None,
         is_paused=services.is_paused,
+        **_serve_backfills(config, services.backfills),
     )
     return lambda: DatabasesTail(several, parts, services.store)
+
+
+def _serve_backfills(config: Config, backfills: Backfills | None) -> dict[str, Any]:
+    """Return the settings that have backfills run in turns."""
+    if backfills is None:
+        return {}
+
+    def make(key: TailKey, is_over: Callable[[], bool]) -> TurnBackfill | None:
+        if key not in backfills.list_ready():
+            return None
+        return TurnBackfill(backfills, key, build_backfill_source(config, key), is_over)
+
+    return {"list_backfills": backfills.list_ready, "make_backfill": make}
 
 
 def _make_pillow_of(

@@ -27,6 +27,9 @@ class BackfillState(StrEnum):
 #: The states that a backfill does not leave by itself.
 ENDED = frozenset({BackfillState.DONE, BackfillState.FAILED, BackfillState.CANCELLED})
 
+#: The states of a backfill that is to be carried on.
+READY = frozenset({BackfillState.RUNNING, BackfillState.WAITING})
+
 
 class RangeState(StrEnum):
     """What has become of a range."""

@@ -13,7 +13,7 @@ import structlog
 from gevent.event import Event
 
 from checkpoints import StoreError, TailKey
-from daemon.backfill.backfill import ENDED, Backfill, BackfillState, RangeState, Selection
+from daemon.backfill.backfill import ENDED, READY, Backfill, BackfillState, RangeState, Selection
 from daemon.backfill.carrier import BackfillSource, Carrier
 from daemon.backfill.store import BackfillStore
 from daemon.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -211,22 +211,42 @@ class Backfills:
             else:
                 news.wait()
 
-    def run_all(self, key: TailKey, source: BackfillSource, sender: DocumentSender) -> None:
+    def list_ready(self) -> Sequence[TailKey]:
+        """Return the tails with a backfill that waits or runs."""
+        return list({each.key: None for each in self._store.list() if each.state in READY})
+
+    def run_all(
+        self,
+        key: TailKey,
+        source: BackfillSource,
+        sender: DocumentSender,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Run the backfills of a tail that wait, one after the other.
+
+        Args:
+            key: the tail.
+            source: of the tail.
+            sender: of its run.
+            is_over: returns whether to end, and to leave the rest for later; asked after each range.
 
         Raises:
             OSError, StoreError: a file can't be written or read.
             FatalError, StoppedError: as `serve`.
         """
         while (backfill := self._find_next(key)) is not None:
-            _log.info("backfill.running", pillow=str(key), backfill=backfill.id)
-            carrier = Carrier(backfill.id, self._store, sender, source, self._clock)
+            if backfill.state is BackfillState.WAITING:
+                _log.info("backfill.running", pillow=str(key), backfill=backfill.id)
+            carrier = Carrier(backfill.id, self._store, sender, source, self._clock, is_over=is_over)
             self._carriers[backfill.id] = carrier
             try:
                 carrier.run()
             finally:
                 del self._carriers[backfill.id]
             ended = self.get(backfill.id)
+            if ended.state not in ENDED:
+                return
             counts = {"documents": ended.documents, "done": ended.count(RangeState.DONE)}
             _log.info("backfill.ended", pillow=str(key), backfill=ended.id, state=str(ended.state), **counts)
 
@@ -235,8 +255,7 @@ class Backfills:
         gevent.killall(list(self._here.values()))
 
     def _find_next(self, key: TailKey) -> Backfill | None:
-        ready = (BackfillState.RUNNING, BackfillState.WAITING)
-        return next((each for each in self.list(key) if each.state in ready), None)
+        return next((each for each in self.list(key) if each.state in READY), None)
 
     def _wake(self, key: TailKey) -> None:
         if self.run_here is None:

@@ -64,6 +64,7 @@ class Carrier:
         sender: of the run.
         source: the tail's source.
         clock: for times.
+        is_over: returns whether to end, and to leave the other ranges for later.
 
     Attributes:
         sent: documents of the range that is being sent.
@@ -71,7 +72,14 @@ class Carrier:
     """
 
     def __init__(
-        self, id: str, store: BackfillStore, sender: DocumentSender, source: BackfillSource, clock: Clock
+        self,
+        id: str,
+        store: BackfillStore,
+        sender: DocumentSender,
+        source: BackfillSource,
+        clock: Clock,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sent = 0
         self.rate = Rate(clock)
@@ -80,9 +88,10 @@ class Carrier:
         self._sender = sender
         self._source = source
         self._clock = clock
+        self._is_over = is_over
 
     def run(self) -> None:
-        """Carry the backfill until it has ended.
+        """Carry the backfill until it has ended, or its time is over.
 
         Raises:
             OSError: its files can't be written.
@@ -102,6 +111,8 @@ class Carrier:
             ids.close()
         while self._is_running and (number := self._current.find_next()) is not None:
             self._send_range(number)
+            if self._is_over() and self._current.find_next() is not None:
+                return
         self._change(lambda each: each.end(self._clock.wall()))
 
     @property

@@ -96,6 +96,14 @@ class Tails:
             )
         return tail
 
+    def of_one_database(self, text: str, source: str | None = None) -> TailKey:
+        """Return the configured tail of one database that a text names; it may be one of several.
+
+        Raises:
+            UnknownPillowError: as `configured`; or it reads several databases.
+        """
+        return tail_lookup.refuse_pattern(self.configured(text, source))
+
     def find_pattern(self, tail: TailKey) -> TailKey | None:
         """Return the key of all databases together that a database's tail is one of; None for other tails."""
         if tail in self._keys:

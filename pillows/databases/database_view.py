@@ -64,7 +64,7 @@ class DatabaseView(KeyedTransport):
         """
         raise ConfigError(
             f"{self.key} is written with the other databases of {self.key.pillow}.",
-            remedy=f"start the daemon, then `pillowd verify {self.key} --repair`",
+            remedy="start the daemon, then repeat the command",
         )
 
     def acquire(self, checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from pillows.databases.names import DatabaseNames, is_glob
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints
 from pillows.databases.turn import Turn, TurnEnd, TurnResult
-from pillows.databases.turn_feed import TurnFeed
+from pillows.databases.turn_feed import MAX_SECONDS, TurnFeed
 from pillows.databases.turn_queue import TurnQueue
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.observer import Observer, Rewind
@@ -108,14 +108,26 @@ class Members:
         return Turn(*self.get_parts(name))
 
     def get_parts(self, name: str) -> tuple[TailSettings, TailServices]:
-        """Return the settings and services of a database's tail, from its checkpoint on.
+        """Return the settings and services of a turn of a database, from its checkpoint on.
 
         Raises:
             IntegrityError: its checkpoint cannot be read.
         """
         settings, services, tail = self._settings, self._services, self._settings.tail_of(name)
         stored = self._member_store.get(tail)
-        database = self._queue.get(name)
+        database, clock = self._queue.get(name), services.clock
+        until = clock.monotonic() + MAX_SECONDS
+
+        def is_over() -> bool:
+            """Return whether others wait, or changes of this very database."""
+            return clock.monotonic() >= until or bool(database and database.dirty_since is not None)
+
+        backfill = settings.make_backfill(tail, is_over)
+
+        def is_busy(is_late: bool) -> bool:
+            letters_are_due = not is_late and services.dead_letters.is_due(tail)
+            return letters_are_due or (backfill is not None and backfill.is_running)
+
         source = settings.source.model_copy(
             update={"database": name, "databases": (), "documents": "include_docs", "on_missing": "fail"}
         )
@@ -131,11 +143,12 @@ class Members:
                     tail=tail,
                     limit=self._limit,
                     found=parse_identity(database.identity) if database else None,
-                    is_busy=partial(services.dead_letters.is_due, tail),
+                    is_busy=is_busy,
                 ),
                 make_transports=lambda: self._make_transports(tail, stored),
                 store=self._member_store,
                 observer=self._observer,
+                backfill=None if backfill is None else backfill.run,
             ),
         )
 
@@ -147,6 +160,8 @@ class Members:
             case TurnEnd.HEAD:
                 self._queue.park(name)
                 self._write_proofs(tail)
+                if tail in self._settings.list_backfills():
+                    self._queue.mark(name, now)
             case TurnEnd.MORE:
                 self._queue.requeue(name, now)
             case TurnEnd.PURGED:

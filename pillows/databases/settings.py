@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from checkpoints import TailKey
 from pillows.couch.client import CouchClient
 from pillows.feed.options import SourceOptions
 from pillows.models import Change
 from pillows.pillow import Pillow
+from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.tail_settings import TailSettings
 from pillows.transports.base import Transport
 
 
 def _never(_: TailKey) -> bool:
     return False
+
+
+class TurnBackfill(Protocol):
+    """Sends chosen documents of a database again, in its turn.
+
+    Attributes:
+        is_running: whether the turn has to go on for it.
+    """
+
+    is_running: bool
+
+    def run(self, sender: DocumentSender) -> None:
+        """Send them, and end soon once the turn should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +46,9 @@ class DatabasesSettings:
         make_apart: makes the transports of one database, where each has outputs of its own; None if all
             databases share theirs.
         is_paused: returns whether an operator has paused a database's tail.
+        list_backfills: returns the tails with documents to send again, of this pillow and others.
+        make_backfill: makes what sends those of a tail in its turn, given what says that the turn should end;
+            None if there are none.
     """
 
     tail: TailSettings
@@ -40,6 +58,8 @@ class DatabasesSettings:
     prefilter: Callable[[Change], bool] | None = None
     make_apart: Callable[[TailKey], Sequence[Transport]] | None = None
     is_paused: Callable[[TailKey], bool] = _never
+    list_backfills: Callable[[], Collection[TailKey]] = tuple
+    make_backfill: Callable[[TailKey, Callable[[], bool]], TurnBackfill | None] = lambda *_: None
 
     @property
     def key(self) -> TailKey:

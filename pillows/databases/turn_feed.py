@@ -48,7 +48,8 @@ class TurnFeed(CouchFeed):
         limit: the `_bulk_get` requests at a time, of all databases together.
         found: the database as it was found a moment ago. If it is that of the checkpoint, an answer without
             changes costs one request, and so does the whole database when it is read from its beginning.
-        is_busy: returns whether something else needs the feed, so that it must not end yet.
+        is_busy: returns whether something else needs the feed, so that it must not end yet; given whether
+            the time of the turn is over.
 
     Attributes:
         head: set once everything was read that there was.
@@ -66,7 +67,7 @@ class TurnFeed(CouchFeed):
         tail: TailKey,
         limit: ConcurrencyLimit,
         found: DatabaseIdentity | None = None,
-        is_busy: Callable[[], bool] = lambda: False,
+        is_busy: Callable[[bool], bool] = lambda _: False,
     ) -> None:
         super().__init__(
             couch.connection,
@@ -115,7 +116,7 @@ class TurnFeed(CouchFeed):
                     enough.set()
         finally:
             task.close()
-        while self._is_busy() and self._clock.monotonic() < until and not stop.is_set():
+        while self._is_busy(self._clock.monotonic() >= until) and not stop.is_set():
             yield SIGN_OF_LIFE
             self._clock.wait(stop, _BUSY_SECONDS)
 

@@ -113,6 +113,30 @@ def test_verify_goes_from_database_to_database_and_repairs_one(
     assert ask(daemon, "verify", "users", "--content")["equal"]
 
 
+def test_documents_of_one_database_are_sent_again(start: Start, databases: Databases, tmp_path: Path) -> None:
+    for name in "ab":
+        databases.create(name, 30)
+    daemon = start().start()
+    daemon.wait_for(lambda: states(daemon) == {"parked": 2})
+    a = f"users@couch/{databases.prefix}a"
+    gone = [f"{databases.prefix}{name}:doc-000007" for name in "ab"]
+    with closing(sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None)) as db:
+        db.executemany("delete from docs where _id = ?", [(key,) for key in gone])
+    ids = tmp_path / "ids.txt"
+    ids.write_text("doc-000007\nnever-was\n")
+    done = ask(daemon, "backfill", a, "--ids", str(ids), "--yes")
+    assert (done["state"], done["documents"], done["done"]) == ("done", 2, 2)
+    assert databases.documents().keys() - read_sqlite(tmp_path / "t.sqlite").keys() == {gone[1]}
+
+    done = ask(daemon, "backfill", a, "--prefix", "doc-", "--yes")
+    assert (done["state"], done["documents"], done["done"]) == ("done", 30, 30)
+    daemon.wait_for(lambda: states(daemon) == {"parked": 2})
+    assert "name one" in daemon.command_here("backfill", "users", "--prefix", "doc-", "--yes").stderr
+    assert daemon.stop() == 0
+    refused = ask(daemon, "backfill", a, "--prefix", "doc-", "--yes", code=1)
+    assert "start the daemon" in refused["reason"]
+
+
 def test_dead_letters_of_all_databases_are_listed_and_retried_together(
     start: Start, databases: Databases
 ) -> None:

@@ -18,7 +18,7 @@ def list_backfills(api: ControlApi, *, key: str | None = None, source: str | Non
 def start_backfill(api: ControlApi, *, key: str, body: dict[str, Any], source: str | None = None) -> Answer:
     """Start a backfill; it waits for those of the pillow that were started before."""
     selection = make_selection(body)
-    tail = api.tails.supervised(key, source, of_one_database=True)
+    tail = api.tails.of_one_database(key, source)
     started = api.backfills.start(tail, selection, body.get("ids", ()), more=bool(body.get("more")))
     location = {"Location": f"/v1/backfills/{started.id}"}
     return Answer(status=201, body=api.backfills.to_json(started), headers=location)
