@@ -268,15 +268,16 @@ class DatabasesRun:
 
     def _begin_turns(self, members: Members) -> None:
         limit = self._settings.source.max_active
+        held: list[str] = []  # those whose former turn has not ended: a pause, or rows that are removed
         while len(self._turns) < limit + SPARE_TURNS:
             if sum(turn.is_reading for turn in self._turns.values()) >= limit:
-                return
+                break
             name = self.queue.take(self._clock.monotonic())
             if name is None:
-                return
-            if name in self._turns:  # one that was paused, and has not ended yet
-                self.queue.requeue(name, self._clock.monotonic())
-                return
+                break
+            if name in self._turns:
+                held.append(name)
+                continue
             try:
                 self._turns[name] = turn = members.make_turn(name)
             except IntegrityError as error:
@@ -284,16 +285,18 @@ class DatabasesRun:
                 continue
             turn.on_head(self._wake.set)  # another may read now
             self._spawn(self._run_turn, name, turn, members)
+        for name in held:
+            self.queue.requeue(name, self._clock.monotonic())
 
     def _run_turn(self, name: str, turn: Turn, members: Members) -> None:
         try:
             members.end_turn(name, turn.run())
+            database = self.queue.get(name)
+            if database is not None and database.state is DatabaseState.DELETED:
+                self._forget(members, [name])  # before another turn: it may be created anew meanwhile
         finally:
             del self._turns[name]
             self._wake.set()
-        database = self.queue.get(name)
-        if database is not None and database.state is DatabaseState.DELETED:
-            self._forget(members, [name])
 
     def _forget(self, members: Members, names: Sequence[str]) -> None:
         """Remove the rows of databases that are deleted or no longer match, if that is configured."""

@@ -178,9 +178,15 @@ class TurnQueue:
         return wait_seconds
 
     def miss(self, name: str, now: float, reason: str) -> bool:
-        """End a turn that did not find the database; return whether it is deleted for certain."""
+        """End a turn that did not find the database; return whether it is deleted for certain.
+
+        It is not if it was marked during the turn: it may have been created anew.
+        """
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:
+            return False
+        if database.dirty_since is not None:
+            self._enqueue(name, database)
             return False
         if database.missing_since is None:
             database.missing_since = now

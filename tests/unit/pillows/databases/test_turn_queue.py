@@ -43,6 +43,19 @@ def test_a_mark_during_a_turn_gives_another_one() -> None:
     assert [queue.take(5.0) for _ in range(3)] == ["b", "a", None]
 
 
+def test_a_mark_during_the_turn_that_misses_a_database_counts() -> None:
+    queue = TurnQueue()
+    queue.mark("a", 0.0)
+    queue.take(0.0)
+    assert not queue.miss("a", 0.0, "404")
+    assert queue.take(MISSING_SECONDS) == "a"
+    queue.mark("a", MISSING_SECONDS)  # it was created again after the answer
+    assert not queue.miss("a", MISSING_SECONDS, "404")
+    assert queue.take(MISSING_SECONDS) == "a"
+    assert queue.miss("a", MISSING_SECONDS, "404")
+    assert state(queue, "a") is DatabaseState.DELETED
+
+
 def test_a_description_that_a_turn_proved_marks_no_more() -> None:
     queue = TurnQueue()
     seen(queue, "a", b"1")
