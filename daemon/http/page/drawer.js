@@ -1,6 +1,6 @@
 // Describes the drawer: all that is known of one pillow, and the commands to type. It changes nothing itself.
 import { h, shape } from "./dom.js";
-import { ago, commands, count, describeComparison, duration, moment, rate, splitReason } from "./format.js";
+import { ago, commands, count, countDatabases, describeComparison, duration, moment, rate, splitReason, tailState } from "./format.js";
 import { passShare } from "./pillows.js";
 import { progress } from "./table.js";
 
@@ -20,13 +20,9 @@ export function above({ facts }, copied) {
 /** Describe what is below the charts. */
 export function below({ facts }, copied, now) {
   const transports = facts.transports ?? [], past = (facts.history ?? []).toReversed();
-  const worst = facts.worst_databases ?? [];
   return [
     h("dl", { class: "numbers" }, numbers(facts, now).flatMap(([name, text]) => [h("dt", {}, name), h("dd", { dir: "auto" }, text)])),
-    facts.databases && titled("Databases",
-      h("p", {}, Object.entries(facts.databases).map(([state, number]) => `${count(number)} ${state}`).join(", ")),
-      table(["Database", "State", "Waits for", "Reason"],
-        worst.map((each) => [each.database, each.state, duration(each.dirty_seconds), each.reason]))),
+    facts.databases && titled("Databases", databases(facts)),
     transports.length > 0 && titled("Targets",
       table(["Target", "Documents/s", "Last batch", "Delivered", "In flight"], transports.map((each) => [each.transport,
         rate(each.documents_per_second), duration(each.write_seconds), ago(each.delivered_at, now), count(each.in_flight)]), "num"),
@@ -36,6 +32,19 @@ export function below({ facts }, copied, now) {
       table(["At", "State", "Reason"], past.map((each) => [moment(each.at, now), each.state, each.reason]))),
     ...(isInTrouble(facts) ? [] : typed(facts, copied)),
   ].flat().filter(Boolean);
+}
+
+/** Describe the databases of a pillow that reads several: how many are in each state, and the worst of them. */
+function databases({ databases: counts, worst_databases: worst }) {
+  return [
+    h("ul", { class: "tally" }, countDatabases(counts).map(([state, number]) =>
+      h("li", { "data-state": tailState(state) }, shape(tailState(state)), `${count(number)} ${state}`))),
+    worst?.length > 0 && h("ol", { class: "databases" }, worst.map(({ database, state, dirty_seconds: seconds, reason }) =>
+      h("li", { "data-state": tailState(state) },
+        h("b", { dir: "auto" }, database),
+        h("span", {}, shape(tailState(state)), seconds == null ? state : `${state}, behind for ${duration(seconds)}`),
+        reason && h("p", { dir: "auto" }, written(reason))))),
+  ];
 }
 
 /** Return the facts of a pillow as [name, text]. */
@@ -62,12 +71,15 @@ function isInTrouble(facts) {
 
 function why(text) {
   const { reason, remedy } = splitReason(text);
-  // What stands between backticks is code.
-  const written = (part) => part.split("`").map((words, index) => (index % 2 ? h("code", {}, words) : words));
   return [
     ...(reason ? titled("Reason", h("p", { class: "reason", dir: "auto" }, written(reason))) : []),
     ...(remedy ? titled("Remedy", h("p", { class: "remedy", dir: "auto" }, written(remedy))) : []),
   ];
+}
+
+/** Describe a text in which backticks enclose code. */
+function written(text) {
+  return text.split("`").map((words, index) => (index % 2 ? h("code", {}, words) : words));
 }
 
 function typed(facts, copied) {

@@ -77,6 +77,7 @@ export function commands(facts) {
     (state === "failed" || state === "stopped") && [`pillowd restart ${key}`, "start it again"],
     state === "backing-off" && [`pillowd restart ${key}`, "retry now"],
     state === "paused" && [`pillowd resume ${key}`, "end the pause"],
+    problemOfDatabases(facts.databases) && [`pillowd databases ${key}`, "see which databases need somebody, and why"],
     facts.dead_letters && [`pillowd dead-letter list ${key}`, "see what could not be written, and why"],
     facts.dead_letters && [`pillowd dead-letter retry ${key} --all`, "retry it once the cause is mended"],
     (state === "live" || state === "catching-up") && [`pillowd tap ${key}`, "watch changes pass"],
@@ -88,4 +89,30 @@ export function commands(facts) {
 /** Return a word as a shell takes it. */
 function quoted(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+// The states of one of several databases, the worst first, and the state of a tail that each is like.
+const DATABASE_STATES = new Map([["failed", "failed"], ["backing-off", "backing-off"], ["paused", "paused"],
+  ["queued", "catching-up"], ["active", "catching-up"], ["deleted", "stopped"], ["parked", "live"]]);
+
+/** Return the state of a tail that the state of one of several databases is like. */
+export function tailState(state) {
+  return DATABASE_STATES.get(state) ?? "starting";
+}
+
+/** Return [state, number] of the databases of a pillow, the worst first. */
+export function countDatabases(counts) {
+  return [...DATABASE_STATES.keys()].filter((state) => counts?.[state] > 0).map((state) => [state, counts[state]]);
+}
+
+/** Return the worst state that any database of a pillow is in; none of a pillow on one database. */
+export function worstState(counts) {
+  return countDatabases(counts)[0]?.[0];
+}
+
+/** Return how many databases of a pillow somebody should look at, and "" if there are none. */
+export function problemOfDatabases(counts) {
+  const bad = countDatabases(counts).filter(([state]) => ["failed", "backing-off"].includes(state));
+  const total = Object.values(counts ?? {}).reduce((sum, number) => sum + number, 0);
+  return bad.length ? `${bad.map(([state, number]) => `${count(number)} ${state}`).join(", ")} of ${count(total)} databases` : "";
 }

@@ -1,12 +1,12 @@
 // Describes the table's rows: one for each pillow.
 import { line } from "./charts.js";
 import { h, shape } from "./dom.js";
-import { ago, count, duration, percent, problemOf, rate } from "./format.js";
+import { ago, count, duration, percent, problemOf, problemOfDatabases, rate, worstState } from "./format.js";
 import { deliveredAt, passShare } from "./pillows.js";
 
 /** Describe the row of a pillow. `points(kind)` returns those of its lines. */
 export function row({ key, facts }, { points, now, span, isSelected }) {
-  const reason = problemOf(facts.reason);
+  const reason = problemOf(facts.reason) || problemOfDatabases(facts.databases);
   const marks = [isSelected && "selected", facts.lag_seconds >= 60 && "behind", facts.dead_letters > 0 && "has-dead"];
   const cell = (name, ...children) => h("td", { class: `c-${name}`, role: "cell" }, ...children);
   return h("tr", { key, role: "row", "data-key": key, "data-state": facts.state, class: marks.filter(Boolean).join(" ") },
@@ -21,7 +21,7 @@ export function row({ key, facts }, { points, now, span, isSelected }) {
     cell("spark rate-line", line(points("rate"), now, span)),
     cell("delivery num", ago(deliveredAt(facts), now)),
     cell("dead num", count(facts.dead_letters)),
-    cell("reason", h("span", { dir: "auto", title: reason }, reason)));
+    cell("reason", h("span", { dir: "auto", title: reason, "data-state": facts.reason ? null : worstState(facts.databases) }, reason)));
 }
 
 /** Return what stands under a state: how far a pillow that catches up has come, else how long the state has lasted. */

@@ -215,6 +215,17 @@ def test_the_progress_of_a_pass_is_told_where_the_numbers_say_it(script: Any) ->
     assert script("passShare({pass_number: 1, changes: 75, pending: null})") is None
 
 
+def test_databases_in_trouble_are_counted_and_the_worst_state_is_named(script: Any) -> None:
+    counts = '{parked: 9982, queued: 2, "backing-off": 7, failed: 9}'
+    assert script(f"problemOfDatabases({counts})") == "9 failed, 7 backing-off of 10,000 databases"
+    assert script(f"worstState({counts})") == "failed"
+    assert script(f"countDatabases({counts})[3]") == ["parked", 9982]
+    assert script("problemOfDatabases({parked: 3, queued: 1})") == ""
+    assert script("[problemOfDatabases(null), worstState(null)]") == ["", None]
+    states = '["parked", "queued", "active", "backing-off", "failed", "paused", "deleted"]'
+    assert "starting" not in script(f"{states}.map(tailState)")
+
+
 def test_the_delivery_shown_is_that_of_the_target_that_is_worst_off(script: Any) -> None:
     assert script("deliveredAt({transports: [{delivered_at: 90}, {delivered_at: 40}]})") == 40
     assert script("deliveredAt({transports: [{delivered_at: 90}, {delivered_at: null}]})") is None
