@@ -7,11 +7,11 @@ from typing import Any
 
 from checkpoints import TailKey
 from daemon.assembly.feeds import build_backfill_source, make_prefilter
-from daemon.assembly.pipelines import build_pillow, build_transports
+from daemon.assembly.pipelines import build_pipeline, build_transports
 from daemon.assembly.services import Services
 from daemon.backfill.backfills import Backfills
 from daemon.backfill.turn_backfill import TurnBackfill
-from daemon.config.models import Config, PillowConfig
+from daemon.config.models import Config
 from daemon.config.several_databases import fill_in_constants, has_outputs_apart
 from pillows.couch.client import CouchClient
 from pillows.databases.databases_tail import DatabasesTail
@@ -31,7 +31,7 @@ def build_databases(
         parts: the services of the tail.
         services: what all tails share.
     """
-    key, pillow = settings.key, config.tails[settings.key.pillow]
+    pillow = config.tails[settings.key.pillow]
     connection: Any = config.connections[pillow.source.connection].options
 
     def make_client() -> CouchClient:
@@ -43,7 +43,7 @@ def build_databases(
         tail=settings,
         source=pillow.source,
         make_client=make_client,
-        pillow_of=_make_pillow_of(config, key.pillow, pillow, settings.pillow),
+        pillow_of=_make_pillow_of(config, settings),
         prefilter=make_prefilter(settings.pillow.filter),
         make_apart=(lambda tail: build_transports(config, tail)) if has_outputs_apart(pillow) else None,
         is_paused=services.is_paused,
@@ -65,12 +65,9 @@ def _serve_backfills(config: Config, backfills: Backfills | None) -> dict[str, A
     return {"list_backfills": backfills.list_ready, "make_backfill": make}
 
 
-def _make_pillow_of(
-    config: Config, name: str, settings: PillowConfig, shared: Pillow
-) -> Callable[[str], Pillow]:
+def _make_pillow_of(config: Config, settings: TailSettings) -> Callable[[TailKey], Pillow]:
     """Return what gives the pipeline of a database: the same for all, unless a constant has its name."""
-    if fill_in_constants(settings, "a") == settings:
-        return lambda _: shared
-    return lambda database: build_pillow(
-        name, fill_in_constants(settings, database), config.daemon.plugins_path
-    )
+    written = config.tails[settings.key.pillow]
+    if fill_in_constants(written, "a") == written:
+        return lambda _: settings.pillow
+    return lambda tail: build_pipeline(config, tail)

@@ -11,7 +11,7 @@ from daemon.config.models import Config, PillowConfig, TransportConfig
 from daemon.config.pipeline import FilterOptions, FunctionOptions, StepOptions
 from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import find_function
-from daemon.config.several_databases import fill_in_outputs, has_outputs_apart
+from daemon.config.several_databases import fill_in_constants, fill_in_outputs, has_outputs_apart
 from pillows import registry
 from pillows.databases.database_view import DatabaseView
 from pillows.pillow import Pillow
@@ -43,6 +43,18 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
         max_attachment_bytes=settings.attachments.max_size if settings.attachments.fetch else 0,
         extract=_find_function(settings.trigger, folders) if settings.trigger is not None else None,
     )
+
+
+def build_pipeline(config: Config, key: TailKey) -> Pillow:
+    """Build the pipeline of a tail. Of one of several databases, constants have its name.
+
+    Raises:
+        ConfigError: a function cannot be found.
+    """
+    settings = config.tails[key.pillow]
+    if settings.source.databases:
+        settings = fill_in_constants(settings, key.database)
+    return build_pillow(key.pillow, settings, config.daemon.plugins_path)
 
 
 def build_transports(config: Config, key: TailKey) -> list[Transport]:

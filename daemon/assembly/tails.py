@@ -15,7 +15,7 @@ from daemon.assembly.feeds import (
     build_shared_feed,
     make_prefilter,
 )
-from daemon.assembly.pipelines import build_pillow, build_transports
+from daemon.assembly.pipelines import build_pipeline, build_transports
 from daemon.assembly.services import Services
 from daemon.backfill.backfills import Backfills
 from daemon.config.models import Config
@@ -72,7 +72,7 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
     settings, plugins = config.tails[key.pillow], config.daemon.plugins_path
     return TailSettings(
         key=key,
-        pillow=build_pillow(key.pillow, settings, plugins),
+        pillow=build_pipeline(config, key),
         digest=ConfigDigest(
             source=source_digest(settings),
             pipeline=pipeline_digest(settings, digest_functions(settings, plugins)),

@@ -132,7 +132,7 @@ class Members:
             update={"database": name, "databases": (), "documents": "include_docs", "on_missing": "fail"}
         )
         return (
-            replace(settings.tail, key=tail, pillow=settings.pillow_of(name)),
+            replace(settings.tail, key=tail, pillow=settings.pillow_of(tail)),
             replace(
                 services,
                 make_feed=lambda: TurnFeed(

@@ -41,7 +41,7 @@ class DatabasesSettings:
         tail: those of all databases together; its key's source is `connection/pattern`.
         source: which databases, and how they are read.
         make_client: returns a client of the server; the run acquires and releases it.
-        pillow_of: returns the pipeline of a database, given its name.
+        pillow_of: returns the pipeline of a database, given its tail.
         prefilter: whether a change's document is wanted; see `CouchFeed`.
         make_apart: makes the transports of one database, where each has outputs of its own; None if all
             databases share theirs.
@@ -54,7 +54,7 @@ class DatabasesSettings:
     tail: TailSettings
     source: SourceOptions
     make_client: Callable[[], CouchClient]
-    pillow_of: Callable[[str], Pillow]
+    pillow_of: Callable[[TailKey], Pillow]
     prefilter: Callable[[Change], bool] | None = None
     make_apart: Callable[[TailKey], Sequence[Transport]] | None = None
     is_paused: Callable[[TailKey], bool] = _never

@@ -484,6 +484,12 @@ def test_databases_of_users_become_one_table(world: World, databases: Databases)
     assert f"{databases.prefix}grace" in page.command("pillowd databases users")
     page.command("pillowd databases users --state failed")
     page.command("pillowd verify users")
+    of_one = [line for line in page.text.splitlines() if line.startswith("pillowd ") and "@couch/" in line]
+    assert len(of_one) == 6
+    for line in of_one:
+        arguments = line.replace("user-", databases.prefix).split()[1:]
+        done = page.daemon.command_here(*arguments, *(["--yes"] if "backfill" in line else []))
+        assert done.returncode == 0, done.stderr
     (query,) = page.blocks("sql")
     with psycopg.connect(world.postgres_dsn) as reader:
         counts = dict(reader.execute(query).fetchall())

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from checkpoints import Seq, TailKey
 from daemon.assembly.feeds import build_feed, make_prefilter
-from daemon.assembly.pipelines import build_pillow, build_transport
+from daemon.assembly.pipelines import build_pipeline, build_transport
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
@@ -167,7 +167,7 @@ def _try_sample(config: Config, key: TailKey, transport: Transport) -> str:
     settings = config.tails[key.pillow]
     if settings.source.databases:
         return "no document was tried: `pillowd preview` shows those of one database"
-    pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
+    pillow = build_pipeline(config, key)
     feed = build_feed(config, key, make_prefilter(pillow.filter), clock=SystemClock(), observer=Observer())
     with closing(feed):
         try:

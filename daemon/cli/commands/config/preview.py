@@ -15,7 +15,7 @@ from gevent.event import Event
 from checkpoints import Seq
 from daemon import tail_lookup
 from daemon.assembly.feeds import build_feed, make_prefilter
-from daemon.assembly.pipelines import build_pillow, build_transports
+from daemon.assembly.pipelines import build_pipeline, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, translate_unreachable
 from daemon.cli.options import common_options
@@ -90,7 +90,7 @@ def preview_documents(
     tail = tail_lookup.resolve_database(key, config)
     settings = config.tails[tail.pillow]
     since, epoch = _position(config, str(tail))
-    pillow = build_pillow(tail.pillow, settings, config.daemon.plugins_path)
+    pillow = build_pipeline(config, tail)
     feed: Feed
     if recorded is None:
         feed = build_feed(

@@ -19,7 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from checkpoints import Checkpoint, TailKey
 from daemon import tail_lookup
 from daemon.assembly.feeds import build_ids_feed
-from daemon.assembly.pipelines import build_pillow, build_transports
+from daemon.assembly.pipelines import build_pipeline, build_transports
 from daemon.cli import control_client
 from daemon.cli.commands.operate.verify_databases import join_reports, list_databases
 from daemon.cli.exit_codes import ExitCode, UnreachableError, translate_unreachable
@@ -177,7 +177,7 @@ def _subject(
 ) -> VerifyContext:
     bar = stack.enter_context(_new_progress(hidden=hidden))
     clock = SystemClock()
-    pillow = build_pillow(tail.pillow, config.tails[tail.pillow], config.daemon.plugins_path)
+    pillow = build_pipeline(config, tail)
     feed = stack.enter_context(
         closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Retries(bar)))
     )
