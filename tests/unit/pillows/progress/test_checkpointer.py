@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +19,13 @@ from pillows.progress.checkpointer import (
     Checkpointer,
     CheckpointOptions,
     TailProgress,
+    is_transactional,
 )
-from pillows.progress.watermark import WatermarkMove
+from pillows.progress.watermark import PendingRange, WatermarkMove
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
+from tests.support.list_feed import batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 
@@ -385,3 +388,65 @@ def test_a_pass_ends_with_its_last_rows_where_nothing_is_to_be_removed(
     assert progress.preview({early: 1, last: 1}).pass_done is ends
     assert progress.acknowledge({early: 1, last: 1}).pass_done is ends
     assert progress.checkpoint.pass_done is ends
+
+
+class Attempts:
+    """Makes each attempt once, and notes what for."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+
+    def retry_write(self, where: str, attempt: Callable[[], object]) -> object:
+        self.places.append(where)
+        return attempt()
+
+
+def progress_of(disk: Disk, *transports: MemoryTransport, attempts: Attempts | None = None) -> TailProgress:
+    retrier: Any = attempts or Attempts()
+    return TailProgress(disk.checkpointer(max_uncheckpointed=3), transports, retrier)
+
+
+def begin(progress: TailProgress, changes: int, seq: str) -> PendingRange:
+    return progress.watermark.begin(batch(seq, *(change(f"{seq}/{n}") for n in range(changes))))
+
+
+def test_acknowledged_changes_move_the_checkpoint(disk: Disk) -> None:
+    progress = progress_of(disk)
+    first, second = begin(progress, 2, "3-c"), begin(progress, 2, "5-e")
+    assert progress.acknowledge({second: 2}).changes == 0
+    assert progress.checkpoint.seq == START.seq
+    assert progress.preview({first: 2}).seq == Seq.of("5-e")
+    assert progress.checkpoint.seq == START.seq, "a preview moves nothing"
+    assert progress.acknowledge({first: 2}).changes == 4
+    assert progress.checkpoint.seq == Seq.of("5-e")
+    assert progress.checkpoint is progress.checkpointer.current
+    assert disk.stored == progress.checkpoint, "more than `max_uncheckpointed`"
+
+
+def test_what_the_target_committed_is_taken_over(disk: Disk) -> None:
+    progress = progress_of(disk, MemoryTransport(transactional=True))
+    pending = begin(progress, 1, "2-b")
+    committed = replace(progress.preview({pending: 1}), saved_at=7.0)
+    progress.acknowledge({pending: 1}, committed)
+    assert progress.checkpoint == committed
+
+
+def test_a_raised_epoch_is_stored_here_before_it_is_in_the_targets(disk: Disk) -> None:
+    one, other, attempts = MemoryTransport("one"), MemoryTransport("other"), Attempts()
+    progress = progress_of(disk, one, other, attempts=attempts)
+    progress.raise_epoch()
+    assert disk.stored is not None
+    assert disk.stored.epoch == START.epoch + 1
+    assert [target.claims for target in (one, other)] == [[progress.checkpoint]] * 2
+    assert attempts.places == ["checkpoint", "one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("transactional", "expected"), [([True], True), ([False], False), ([True, True], False), ([], False)]
+)
+def test_only_a_single_target_commits_the_checkpoint_with_its_rows(
+    disk: Disk, transactional: list[bool], expected: bool
+) -> None:
+    transports = [MemoryTransport(str(n), transactional=each) for n, each in enumerate(transactional)]
+    assert is_transactional(transports) is expected
+    assert progress_of(disk, *transports).is_transactional is expected

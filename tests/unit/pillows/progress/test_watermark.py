@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +147,11 @@ def test_it_stands_at_the_longest_acknowledged_prefix(counts, order):
         prefix = next((n for n, s in enumerate(segments) if waiting[s]), len(segments))
 
         assert stood == (Seq.of(f"{prefix - 1}-x") if prefix else None)
+
+
+def test_a_range_keeps_what_its_batch_says():
+    given = replace(batch("3-x", change("a"), change("b")), purge_seq="4-y", pending=7, recreated=True)
+    pending = PendingRange(given, 5.0)
+    assert (pending.changes, pending.waiting, pending.seq, pending.arrived_at) == (2, 2, Seq.of("3-x"), 5.0)
+    assert (pending.purge_seq, pending.pending, pending.recreated) == ("4-y", 7, True)
+    assert PendingRange(batch("1-x")).waiting == 1, "its own acknowledgement"
