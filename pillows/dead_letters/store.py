@@ -15,7 +15,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -34,9 +33,9 @@ from pillows.dead_letters.dead_letter import (
     ErrorOptions,
     retry_delay_seconds,
 )
+from pillows.dead_letters.tail_index import TailIndex, is_due
 from pillows.errors import FatalError
 from pillows.models import DocumentRows, TransportResult
-from pillows.observer import Observer
 from pillows.user_code import MAX_ERROR_CHARACTERS
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -178,7 +177,7 @@ class DeadLetters:
         They are not due again until they are added again, or `unclaim` is called.
         """
         known, now = self._known[tail], self._clock.wall()
-        due = list(islice((each for each, at in known.due.items() if _is_due(at, now)), at_most))
+        due = list(islice((each for each, at in known.due.items() if is_due(at, now)), at_most))
         for dead_letter in due:
             known.handed_out[dead_letter] = known.due[dead_letter]
             known.due[dead_letter] = inf
@@ -192,7 +191,7 @@ class DeadLetters:
         if known is None:
             return False
         claimed = any(known.due.get(each) == inf for each in known.handed_out)
-        return claimed or any(_is_due(at, now) for at in known.due.values())
+        return claimed or any(is_due(at, now) for at in known.due.values())
 
     def list_due(self, pillow: str) -> Sequence[TailKey]:
         """List the tails of a pillow with dead letters that are due for a retry."""
@@ -396,84 +395,3 @@ class DeadLetters:
         fields = {k: v for k, v in entry.items() if not k.startswith("_")}
         fields |= {"tries": entry["_tries"], "aborted": entry["_aborted"]}
         return DeadLetter(tail=tail, transport=transport, id=id, leaf_version=fields.pop("version"), **fields)
-
-
-def _is_due(at: float, now: float) -> bool:
-    """Return whether a dead letter is due for a retry, in wall-clock seconds; one that was claimed is not.
-
-    No wait is longer than `LONGEST_RETRY_SECONDS`, so a later time was set by a clock that ran ahead.
-    """
-    return at <= now or now + LONGEST_RETRY_SECONDS < at < inf
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailDeadLetters:
-    """The dead letters of one tail, and the facts added to each.
-
-    Attributes:
-        tail: the tail.
-        store: the dead letters of all tails.
-        options: the tail's limits.
-        config: digest of the filter, transform and transports that fail documents.
-        observer: receives each dead letter once it is stored.
-    """
-
-    tail: TailKey
-    store: DeadLetters
-    options: ErrorOptions
-    config: str
-    observer: Observer
-
-    def add(self, dead_letters: Sequence[DeadLetter]) -> None:
-        """Store dead letters; they are on disk after the next `DeadLetters.sync`.
-
-        Raises:
-            FatalError: there is no room for more.
-        """
-        self.store.add(dead_letters, self.options, self.config)
-        for each in dead_letters:
-            self.observer.dead_letter(
-                self.tail, transport=each.transport, id=each.id, stage=each.stage, error=each.error
-            )
-
-
-class TailIndex:
-    """The dead letters of one tail, found without reading the store.
-
-    Attributes:
-        due: (transport, id) -> wall-clock seconds of the next retry.
-        transports: id -> the transports that the document has dead letters of.
-        handed_out: (transport, id) of the claimed ones -> when each was due.
-        changed: number of the last change.
-        next_at: wall-clock seconds before which none is due.
-        on_due: see `DeadLetters.watching`.
-    """
-
-    def __init__(self) -> None:
-        self.due: dict[tuple[str, str], float] = {}
-        self.transports: dict[str, tuple[str, ...]] = {}
-        self.handed_out: dict[tuple[str, str], float] = {}
-        self.changed = 0
-        self.next_at = inf
-        self.on_due: Callable[[float], None] | None = None
-
-    def transports_of(self, id: str) -> Sequence[str]:
-        """Return the transports that a document has dead letters of."""
-        return self.transports.get(id, ())
-
-    def note(self, transport: str, id: str, *, due_at: float, change: int) -> None:
-        """Add a dead letter, or change when it is due."""
-        if (transport, id) not in self.due:
-            self.transports[id] = (*self.transports_of(id), transport)
-        self.due[transport, id] = due_at
-        self.handed_out.pop((transport, id), None)
-        self.changed = change
-
-    def forget(self, transport: str, id: str, *, change: int) -> None:
-        """Remove a dead letter."""
-        del self.due[transport, id]
-        self.handed_out.pop((transport, id), None)
-        self.transports[id] = tuple(one for one in self.transports[id] if one != transport)
-        if not self.transports[id]:
-            del self.transports[id]
-        self.changed = change

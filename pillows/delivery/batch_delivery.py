@@ -18,7 +18,7 @@ import msgspec
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter
 from pillows.dead_letters.quoted_values import hide_values
-from pillows.dead_letters.store import TailDeadLetters
+from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery import stale_writes
 from pillows.delivery.fanout import FanOut, find_divergence
 from pillows.delivery.items import (

@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint
-from pillows.dead_letters.store import TailDeadLetters
+from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, Outcome, id_of

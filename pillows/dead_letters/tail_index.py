@@ -1,0 +1,58 @@
+"""Find the dead letters of a tail, and those that are due, without reading the store. In memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from pillows.dead_letters.dead_letter import LONGEST_RETRY_SECONDS
+
+
+def is_due(at: float, now: float) -> bool:
+    """Return whether a dead letter is due for a retry, in wall-clock seconds; one that was claimed is not.
+
+    No wait is longer than `LONGEST_RETRY_SECONDS`, so a later time was set by a clock that ran ahead.
+    """
+    return at <= now or now + LONGEST_RETRY_SECONDS < at < inf
+
+
+class TailIndex:
+    """The dead letters of one tail.
+
+    Attributes:
+        due: (transport, id) -> wall-clock seconds of the next retry.
+        transports: id -> the transports that the document has dead letters of.
+        handed_out: (transport, id) of the claimed ones -> when each was due.
+        changed: number of the last change.
+        next_at: wall-clock seconds before which none is due.
+        on_due: see `DeadLetters.watching`.
+    """
+
+    def __init__(self) -> None:
+        self.due: dict[tuple[str, str], float] = {}
+        self.transports: dict[str, tuple[str, ...]] = {}
+        self.handed_out: dict[tuple[str, str], float] = {}
+        self.changed = 0
+        self.next_at = inf
+        self.on_due: Callable[[float], None] | None = None
+
+    def transports_of(self, id: str) -> Sequence[str]:
+        """Return the transports that a document has dead letters of."""
+        return self.transports.get(id, ())
+
+    def note(self, transport: str, id: str, *, due_at: float, change: int) -> None:
+        """Add a dead letter, or change when it is due."""
+        if (transport, id) not in self.due:
+            self.transports[id] = (*self.transports_of(id), transport)
+        self.due[transport, id] = due_at
+        self.handed_out.pop((transport, id), None)
+        self.changed = change
+
+    def forget(self, transport: str, id: str, *, change: int) -> None:
+        """Remove a dead letter."""
+        del self.due[transport, id]
+        self.handed_out.pop((transport, id), None)
+        self.transports[id] = tuple(one for one in self.transports[id] if one != transport)
+        if not self.transports[id]:
+            del self.transports[id]
+        self.changed = change
