@@ -14,6 +14,7 @@ from pillows.delivery.stale_writes import (
     find_equal,
     find_newer_in_target,
     has_regression,
+    has_returned,
     rows_to_rewrite,
 )
 from pillows.errors import FencedError
@@ -86,6 +87,24 @@ def test_equal_versions_are_those_of_this_epoch_in_any_target() -> None:
     refused = [{"a": write_version(2, 5), "b": write_version(2, 8)}, {"c": write_version(2, 1)}]
     documents = batch(rows("a", 5), rows("b", 7), rows("c", 1))
     assert find_equal(documents, refused) == {"a": 5, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("refused", "returned"),
+    [
+        ([], False),
+        ([{}], False),
+        ([{"purged": write_version(2, 0)}], False),
+        ([{"purged": write_version(2, 1)}], True),
+        ([{"purged": write_version(1, 3)}], True),
+        ([{"purged": write_version(2, 0)}, {"purged": write_version(2, 4)}], True),
+        ([{"other": write_version(2, 9)}], False),
+    ],
+)
+def test_a_purged_document_has_returned_if_a_target_kept_rows_of_it(
+    refused: Sequence[Mapping[str, int]], returned: bool
+) -> None:
+    assert has_returned(batch(rows("purged", 0), rows("other", 5)), refused) is returned
 
 
 class Source:

@@ -294,8 +294,7 @@ def test_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
     feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(100)), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_dead_letters=1)
     run = running(made)
-    run.until(target.live)
-    assert len(target.live()) == 100
+    run.until(lambda: len(target.live()) == 100)
     assert made.dead_letters.count(KEY) == 0
     run.until(lambda: run.tail.state is State.LIVE)
 

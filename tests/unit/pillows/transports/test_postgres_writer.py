@@ -15,6 +15,7 @@ import pytest
 from psycopg import errors
 
 from pillows.models import MAX_LEAF_VERSION, Batch, DocumentRows, WriteResult, write_version
+from pillows.transports.postgres import writer
 from pillows.transports.postgres.options import PostgresOutput
 from pillows.transports.postgres.statements import Table
 from pillows.transports.postgres.writer import PostgresBatchWriter, encode_batch
@@ -420,6 +421,16 @@ def test_of_several_entries_of_a_document_the_newest_is_written() -> None:
     assert [len(lines) for lines in encoded.lines] == [1]
     assert encoded.lines[0][0].startswith(encoded.head)
     assert dead == {}
+
+
+def test_others_get_their_turn_while_a_large_batch_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(writer, "TURN_DOCUMENTS", 2)
+    monkeypatch.setattr("gevent.sleep", turns.append)
+    for count, expected in ((1, []), (2, [0]), (3, [0]), (4, [0, 0])):
+        turns.clear()
+        encode_batch(Batch(documents=[doc(str(n)) for n in range(count)], epoch=1), [make_table()])
+        assert turns == expected
 
 
 def test_a_document_that_can_never_be_encoded_is_dead_and_the_others_are_ready() -> None:
