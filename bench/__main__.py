@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from bench import live
 from bench.bounds import find_shares
 from bench.meter import median_of
 from bench.participants import ALL, run_in_turns
@@ -48,12 +49,16 @@ def main() -> int:
         servers.load()
         readings = run_in_turns(servers, ALL, arguments.rounds)
         described = describe(servers.describe(), readings)
+        latencies = live.measure(servers)
     medians = {each[0].name: median_of(each) for each in readings}
     shares = find_shares(medians, os.cpu_count() or 1)
     text = "\n\n".join([described, format_readings(readings), format_shares(shares)])
     print(text)
+    told = live.format_latencies(latencies)
+    print("\nFrom CouchDB's acknowledgement of a write until it is visible:\n", told, sep="\n")
     if arguments.note:
         write_between_marks(PAGE, text, mark="bench")
+        write_between_marks(PAGE, told, mark="latency")
     if arguments.json:
         found = {
             "readings": [[asdict(r) for r in each] for each in readings],

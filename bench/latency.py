@@ -1,19 +1,21 @@
 """How long a write, once CouchDB has acknowledged it, takes to become visible in PostgreSQL.
 
 A process of its own, so that whatever else a measurement starts does not delay its clock. It prints one line
-of JSON: `{"writes": ..., "p50_ms": ..., "p99_ms": ...}`.
+of JSON: `{"writes": ..., "p50_ms": ..., "p99_ms": ...}`. Without a table it takes the time until the change
+arrives at a raw reader of the continuous feed, which may be before the acknowledgement.
 
-Usage: python -m bench.latency DATABASE_URL DSN TABLE RATE SECONDS
+Usage: python -m bench.latency DATABASE_URL [DSN TABLE] RATE SECONDS
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from itertools import count
 from urllib.parse import urlsplit
@@ -39,10 +41,12 @@ class Writes:
 
     Attributes:
         pending: id -> monotonic seconds of the acknowledgement.
+        refused: why it has stopped to write; "" if it has not.
     """
 
     def __init__(self, database_url: str, rate: float, seconds: float) -> None:
         self.pending: dict[str, float] = {}
+        self.refused = ""
         self._database = source(database_url)
         self._rate = rate
         self._seconds = seconds
@@ -59,10 +63,7 @@ class Writes:
 
     def _write(self) -> None:
         parts = urlsplit(self._database.url)
-        headers = {"Content-Type": "application/json"}
-        if self._database.auth:
-            token = base64.b64encode(":".join(self._database.auth).encode()).decode()
-            headers["Authorization"] = f"Basic {token}"
+        headers = {"Content-Type": "application/json", **self._database.headers}
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=30)
         prefix = uuid4().hex
         began = time.monotonic()
@@ -78,40 +79,80 @@ class Writes:
             response.read()
             self.pending[id] = time.monotonic()
             if response.status not in {201, 202}:
-                raise RuntimeError(f"PUT {id}: {response.status}")
+                self.refused = f"PUT {id}: {response.status}"
+                break
         connection.close()
 
 
-def measure(database_url: str, dsn: str, table: str, rate: float, seconds: float) -> list[float]:
+#: Returns which of these documents can be seen, and since when (monotonic seconds).
+Look = Callable[[Sequence[str]], Iterable[tuple[str, float]]]
+
+
+@contextmanager
+def look_at_table(dsn: str, table: str) -> Iterator[Look]:
+    """Yield what looks into a table; a document is visible from the first look on that finds it."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+
+        def look(wanted: Sequence[str]) -> Iterable[tuple[str, float]]:
+            query = f"select _id from {table} where _id = any(%s)"
+            found = connection.execute(query, (list(wanted),)).fetchall()
+            now = time.monotonic()
+            return [(id, now) for (id,) in found]
+
+        yield look
+
+
+@contextmanager
+def look_at_feed(database_url: str) -> Iterator[Look]:
+    """Yield what knows when each line of the continuous feed came, which a thread reads."""
+    database = source(database_url)
+    parts = urlsplit(database.url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=LONGEST_SECONDS)
+    query = "feed=continuous&include_docs=true&since=now&heartbeat=5000"
+    connection.request("GET", f"{parts.path}/_changes?{query}", headers=database.headers)
+    came: dict[str, float] = {}
+
+    def read() -> None:
+        response = connection.getresponse()  # its head comes with the first heartbeat or line
+        while line := response.readline():
+            if line.strip():
+                came[json.loads(line)["id"]] = time.monotonic()
+
+    threading.Thread(target=read, daemon=True).start()
+    time.sleep(LOOK_SECONDS + 0.5)  # the server must have taken `now` before the first write
+    yield lambda wanted: [(id, came[id]) for id in wanted if id in came]
+
+
+def measure(writes: Writes, look: Look) -> list[float]:
     """Write, and look for each document until it is visible.
 
     Returns:
-        Seconds from the acknowledgement of each write to the first look that found it.
+        Seconds from the acknowledgement of each write until it was visible.
 
     Raises:
         RuntimeError: a write was refused, or has not become visible in time.
     """
-    writes = Writes(database_url, rate, seconds)
     took: list[float] = []
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        writes.start()
-        while not writes.has_ended or writes.pending:
-            wanted = list(writes.pending)
-            found = connection.execute(f"select _id from {table} where _id = any(%s)", (wanted,)).fetchall()
-            now = time.monotonic()
-            took += [now - writes.pending.pop(id) for (id,) in found]
-            if any(now > at + LONGEST_SECONDS for at in list(writes.pending.values())):
-                raise RuntimeError(f"a write was not visible after {LONGEST_SECONDS:.0f} s")
-            time.sleep(LOOK_SECONDS)
+    writes.start()
+    while not writes.has_ended or writes.pending:
+        took += [at - writes.pending.pop(id) for id, at in look(list(writes.pending))]
+        late = time.monotonic() - LONGEST_SECONDS
+        if any(at < late for at in list(writes.pending.values())):
+            raise RuntimeError(f"a write was not visible after {LONGEST_SECONDS:.0f} s")
+        time.sleep(LOOK_SECONDS)
+    if writes.refused:
+        raise RuntimeError(writes.refused)
     return took
 
 
-def main(database_url: str, dsn: str, table: str, rate: str, seconds: str) -> None:
+def main(database_url: str, *arguments: str) -> None:
     """Measure, and print the result."""
-    took = measure(database_url, dsn, table, float(rate), float(seconds))
+    *target, rate, seconds = arguments
+    with look_at_table(*target) if target else look_at_feed(database_url) as look:
+        took = measure(Writes(database_url, float(rate), float(seconds)), look)
     parts = statistics.quantiles(took, n=100)
     shown = {"writes": len(took), "p50_ms": round(parts[49] * 1000, 2), "p99_ms": round(parts[98] * 1000, 2)}
-    print(json.dumps(shown))
+    print(json.dumps(shown), flush=True)
 
 
 if __name__ == "__main__":

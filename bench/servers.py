@@ -49,6 +49,36 @@ pillows:
 POLL_SECONDS = 0.1
 
 
+class Pillowd:
+    """A daemon with one pillow, and how to know that it has caught up.
+
+    Args:
+        folder: with its configuration, and its state.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.command = [
+            *(sys.executable, "-m", "daemon", "run", "--all", "--config", str(folder / "pillowd.yaml"))
+        ]
+        self._client = HttpClient(folder / "admin.sock")
+
+    def wait_live(self, process: subprocess.Popen[bytes], *, changes: int = 0) -> None:
+        """Return when its pillow is live and has seen so many changes.
+
+        Raises:
+            SystemExit: it has ended.
+        """
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            try:
+                (tail,) = self._client.call("list_pillows")["pillows"]
+            except StoreError:
+                continue  # it is still starting
+            if tail["state"] == "live" and tail["changes"] >= changes:
+                return
+        raise SystemExit(f"pillowd ended with {process.returncode}")
+
+
 class Servers:
     """CouchDB and targets, and how a participant is measured on them.
 
@@ -123,27 +153,33 @@ class Servers:
 
     def measure_pillowd(self, name: str, target: str, output: str) -> Reading:
         """Run pillowd from its start until it is live and has carried all documents."""
+        pillowd = self._configure(target, output, DATABASE)
+
+        def wait(process: subprocess.Popen[bytes]) -> None:
+            pillowd.wait_live(process, changes=self.docs)
+
+        return self.measure(name, pillowd.command, done=wait)
+
+    @contextmanager
+    def running_pillowd(self, target: str, output: str, *, database: str) -> Iterator[None]:
+        """Run pillowd on a database, from when it is live on."""
+        pillowd = self._configure(target, output, database)
+        with subprocess.Popen(pillowd.command, env=os.environ | self.couch.environ) as process:
+            try:
+                pillowd.wait_live(process)
+                yield
+            finally:
+                process.terminate()
+
+    def _configure(self, target: str, output: str, database: str) -> Pillowd:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         config = folder / "pillowd.yaml"
         config.touch(mode=0o600)
+        couch = self.couch.settings
         config.write_text(
-            CONFIG.format(
-                folder=folder, couch=self.couch.settings, database=DATABASE, target=target, output=output
-            )
+            CONFIG.format(folder=folder, couch=couch, database=database, target=target, output=output)
         )
-        command = [sys.executable, "-m", "daemon", "run", "--all", "--config", str(config)]
-        return self.measure(name, command, done=lambda process: self._wait_live(process, folder))
-
-    def _wait_live(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        while process.poll() is None:
-            time.sleep(POLL_SECONDS)
-            try:
-                (tail,) = HttpClient(folder / "admin.sock").call("list_pillows")["pillows"]
-            except StoreError:
-                continue  # it is still starting
-            if tail["state"] == "live" and tail["changes"] >= self.docs:
-                return
-        raise SystemExit(f"pillowd ended with {process.returncode}")
+        return Pillowd(folder)
 
     @contextmanager
     def empty_postgres(self) -> Iterator[str]:

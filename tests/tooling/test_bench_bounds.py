@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench import live
 from bench.bounds import CLIENT_MICROS, CURL, READS, TARGETS, find_bound, find_shares
 from bench.meter import Reading, median_of
 from bench.peers import page
@@ -141,3 +142,14 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path):
     with pytest.raises(ValueError, match="lacks"):
         write_between_marks(page, "x")
     assert page.read_text() == "<!-- run: begin -->\n"
+
+
+def test_latencies_are_shown_beside_the_raw_reader_s():
+    shown = live.format_latencies(
+        [
+            live.Latency(
+                rate=300, writes=6000, feed_p50_ms=-0.14, feed_p99_ms=7.5, table_p50_ms=5.0, table_p99_ms=40.0
+            )
+        ]
+    )
+    assert shown.splitlines()[-1] == "| 300 | 6,000 | -0.1 | 7.5 | 5.0 | 40.0 |"
