@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -21,7 +24,7 @@ class Reading:
         docs: how many documents it moved.
         wall_seconds: from its start until it had moved them.
         cpu_seconds: process name -> user and system CPU seconds; "client" is the participant itself.
-        peak_mib: the participant's largest resident size.
+        peak_mib: the participant's largest resident size; 0 if it ended too soon to be looked at.
     """
 
     name: str
@@ -75,6 +78,37 @@ def server_cpu_seconds(pid: int) -> float:
     return total
 
 
+class PeakMemory(threading.Thread):
+    """Looks at a process's largest resident size until it ends.
+
+    `wait4` would tell the size of the process that started it, if that is larger: it is counted before exec.
+
+    Args:
+        pid: the process.
+
+    Attributes:
+        mib: what was seen last.
+    """
+
+    LOOK_SECONDS = 0.05
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.mib = 0.0
+        self._status = Path(f"/proc/{pid}/status")
+
+    def run(self) -> None:
+        while found := self._look():
+            self.mib = int(found[1]) / 1024
+            time.sleep(self.LOOK_SECONDS)
+
+    def _look(self) -> re.Match[str] | None:
+        try:
+            return re.search(r"VmHWM:\s+(\d+) kB", self._status.read_text())  # none of a zombie
+        except OSError:
+            return None
+
+
 def measure(
     name: str,
     docs: int,
@@ -99,6 +133,8 @@ def measure(
     before = {server: server_cpu_seconds(pid) for server, pid in servers.items()}
     began = time.perf_counter()
     process = subprocess.Popen(command, env=os.environ | dict(env or {}), stdout=stdout)
+    memory = PeakMemory(process.pid)
+    memory.start()
     if done is not None:
         done(process)
         wall_seconds = time.perf_counter() - began
@@ -107,10 +143,9 @@ def measure(
     process.returncode = os.waitstatus_to_exitcode(status)
     if done is None:
         wall_seconds = time.perf_counter() - began
+    memory.join()
     if process.returncode:
         raise SystemExit(f"{name} failed with exit code {process.returncode}")
     cpu = {server: server_cpu_seconds(pid) - before[server] for server, pid in servers.items()}
     cpu["client"] = usage.ru_utime + usage.ru_stime
-    return Reading(
-        name=name, docs=docs, wall_seconds=wall_seconds, cpu_seconds=cpu, peak_mib=usage.ru_maxrss / 1024
-    )
+    return Reading(name=name, docs=docs, wall_seconds=wall_seconds, cpu_seconds=cpu, peak_mib=memory.mib)

@@ -1,6 +1,6 @@
 """pillowd beside programs that do a like job, on the same documents and servers: `make bench-peers`.
 
-    python -m bench.peers [--docs N] [--rounds N] [--json FILE] [--note]
+    python -m bench.peers [--docs N] [--rounds N] [--part-rounds N] [--json FILE] [--note]
 
 Every program copies the documents from CouchDB into an empty PostgreSQL database, once in each round. Those
 that need Node.js are left out, with the reason, where it or npm is missing. Then the parts that pillowd has
@@ -50,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--docs", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part-rounds", type=int, default=5, help="of the parts beside the packages")
     parser.add_argument("--json", type=Path, help="write all figures there, too")
     parser.add_argument("--note", action="store_true", help="write tables and charts into the documentation")
     given = parser.parse_args()
@@ -60,7 +61,7 @@ def main() -> None:
         servers = Servers(given.docs, folder, stack, search=False)
         servers.load()
         readings = run_in_turns(servers, participants, given.rounds)
-        parts = originals.compare_with(servers.couch)
+        parts = originals.compare_with(servers.couch, rounds=given.part_rounds)
         source = servers.describe()
     figures = page.Figures(
         readings=readings,

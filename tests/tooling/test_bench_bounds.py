@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -153,3 +156,19 @@ def test_latencies_are_shown_beside_the_raw_reader_s():
         ]
     )
     assert shown.splitlines()[-1] == "| 300 | 6,000 | -0.1 | 7.5 | 5.0 | 40.0 |"
+
+
+MEMORY = """
+import json, sys
+from bench.meter import measure
+held = b"x" * 2**27  # this process is larger than the small program
+large = [sys.executable, "-c", "x = b'x' * 2**28; import time; time.sleep(0.5)"]
+print(json.dumps([measure("x", 1, command, {}).peak_mib for command in (["sleep", "0.5"], large)]))
+"""
+
+
+def test_the_memory_is_that_of_the_program_and_not_of_the_bench():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    small, large = json.loads(done.stdout)
+    assert 0 < small < 64
+    assert 256 < large < 350
