@@ -43,7 +43,7 @@ def main() -> int:
     with ThreadPoolExecutor(processes) as pool:
         codes = dict(zip(names, pool.map(lambda name: _run(name, seconds), names), strict=True))
     for name in names if given.keep else ():
-        _keep(name)
+        keep(name)
     print(
         *(f"{name}: {'a promise is broken, see above' if code else 'ok'}" for name, code in codes.items()),
         sep="\n",
@@ -60,10 +60,16 @@ def _run(name: str, seconds: float) -> int:
     return _fuzz(name, f"-max_total_time={seconds:.0f}", str(FOUND / name), *_kept(name))
 
 
-def _keep(name: str) -> None:
-    """Write the smallest set of inputs that takes all branches."""
+def keep(name: str) -> None:
+    """Add the smallest set of inputs that takes all branches which the kept ones do not take.
+
+    Raises:
+        RuntimeError: nothing is kept, so libFuzzer could not merge.
+    """
     (CORPUS / name).mkdir(parents=True, exist_ok=True)
     _fuzz(name, "-merge=1", str(CORPUS / name), str(FOUND / name))
+    if not any((CORPUS / name).iterdir()):
+        raise RuntimeError(f"kept no input of {name}, see {FOUND / name}.log")
 
 
 def _kept(name: str) -> list[str]:

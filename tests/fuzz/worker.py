@@ -30,7 +30,8 @@ def main() -> None:
         (seconds,) = re.findall(r"-max_total_time=(\d+)", " ".join(arguments))
         print(f"{run_random(parse, seeds, float(seconds))} inputs at random")
         return
-    atheris.Setup([sys.argv[0], *arguments], parse)
+    # To merge inputs, libFuzzer has a shell run what stands first, with other arguments.
+    atheris.Setup([f"{sys.executable} -m tests.fuzz.worker {name}", *arguments], parse)
     atheris.Fuzz()
 
 
