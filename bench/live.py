@@ -53,7 +53,7 @@ def _measure(servers: Servers, rate: float, seconds: float) -> Latency:
             table = _run(servers, url, rate, seconds, dsn, "live")
     return Latency(
         rate=rate,
-        writes=table["writes"],
+        writes=int(table["writes"]),
         feed_p50_ms=feed["p50_ms"],
         feed_p99_ms=feed["p99_ms"],
         table_p50_ms=table["p50_ms"],
