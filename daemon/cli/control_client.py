@@ -155,10 +155,10 @@ def _open_once(stack: ExitStack, config: Config, *, writes: bool) -> Call:
 
 def _describe_standby(config: Config) -> str:
     """Return where the pillows run, as the state of the service is not in the files of this machine."""
-    from daemon.coordination.coordinator import describe_holder  # noqa: PLC0415  as above
+    from daemon.coordination.coordinator import describe_service  # noqa: PLC0415  as above
 
     try:
-        holder = describe_holder(config)
+        holder = describe_service(config)
     except PillowError as error:
         holder = str(error)
     return (

@@ -36,6 +36,9 @@ from pillows.progress.checkpointer import CheckpointOptions
 #: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
+#: Partitions of a database's changes unless given: divisible among 2, 3, 4 and 6 daemons.
+DEFAULT_PARTITIONS = 12
+
 
 class RestartOptions(Options):
     """The restarts of a crashed or stuck pillow; other pillows keep running.
@@ -230,22 +233,33 @@ class CoordinationOptions(Options):
 
     Attributes:
         type: `none`: this one alone; `postgres`: of several daemons the one that holds a lease in
-            PostgreSQL, where the state of the service lies, too.
-        connection: a connection of type `postgres`, for the lease and the state.
+            PostgreSQL, where the state of the service lies, too; `kafka`: all of them, each a part of the
+            documents.
+        connection: a connection of that type, for the lease or the changes, and for the state.
         service: the name that the daemons have in common.
+        partitions: with `kafka`: parts that the documents of a database are divided into. At most so many
+            daemons run a pillow. It may be raised later.
     """
 
-    type: Literal["none", "postgres"] = "none"
+    type: Literal["none", "postgres", "kafka"] = "none"
     connection: str | None = None
     service: Annotated[str, Field(pattern=NAME)] | None = None
+    partitions: int | None = Field(default=None, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _check_complete(self) -> Self:
         if self.type == "none" and (self.connection or self.service):
             raise ValueError("has a `connection` or `service` without a `type`; write `type: postgres`")
+        if self.type != "kafka" and self.partitions is not None:
+            raise ValueError("has `partitions`, which needs `type: kafka`; remove it")
         if self.type != "none" and not (self.connection and self.service):
             raise ValueError("is incomplete; give `connection` and `service`")
         return self
+
+    @property
+    def number_of_partitions(self) -> int:
+        """The partitions of each database, with `kafka`."""
+        return self.partitions or DEFAULT_PARTITIONS
 
 
 class ConnectionConfig(Options):

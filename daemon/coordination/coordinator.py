@@ -76,7 +76,7 @@ class Coordinator(Protocol):
 
 
 class NoCoordinator:
-    """Grants at once: no other daemon runs these pillows."""
+    """Grants at once: no other daemon runs these pillows, or each runs its part of them."""
 
     def acquire(self, _stop: Event, _each_wait: Callable[[str], None]) -> Grant | None:
         """Return at once; see `Coordinator.acquire`."""
@@ -91,7 +91,7 @@ class NoCoordinator:
 
 def make_coordinator(config: Config) -> Coordinator:
     """Return the coordinator that a configuration names."""
-    if config.coordination.type == "none":
+    if config.coordination.type != "postgres":
         return NoCoordinator()
     # Imported here: a daemon without it needs no connection to PostgreSQL.
     from daemon.coordination.lease import LeaseCoordinator  # noqa: PLC0415  see above
@@ -99,12 +99,16 @@ def make_coordinator(config: Config) -> Coordinator:
     return LeaseCoordinator(*get_lease_database(config))
 
 
-def describe_holder(config: Config) -> str:
-    """Return which daemon runs the pillows, for a command on another machine.
+def describe_service(config: Config) -> str:
+    """Return what the servers of a service say of it.
 
     Raises:
-        PillowError: the lease database can't be asked.
+        PillowError: they can't be asked.
     """
+    if config.coordination.type == "kafka":
+        from daemon.kafka.service import describe_cluster  # noqa: PLC0415  see `make_coordinator`
+
+        return describe_cluster(config)
     from daemon.coordination.lease import find_holder  # noqa: PLC0415  see `make_coordinator`
 
     return find_holder(*get_lease_database(config))

@@ -180,6 +180,19 @@ class Consumer:
         queue = self._thread.queues.get(partition)
         return None if queue is None else queue.end_offset
 
+    def owns(self, partition: int) -> bool:
+        """Return whether a partition is ours, as far as the group has told the thread."""
+        return self._thread.owns(partition)
+
+    def count_partitions(self) -> int:
+        """Return how many partitions the topic has.
+
+        Raises:
+            PillowError: the brokers do not say.
+        """
+        found = self._call(lambda library: library.list_topics(self._topic, timeout=CALL_SECONDS))
+        return len(found.topics[self._topic].partitions)
+
     def wake(self, partition: int) -> None:
         """End a `take` that waits."""
         if partition in self._arrived:

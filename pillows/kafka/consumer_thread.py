@@ -126,6 +126,10 @@ class ConsumerThread:
         """Have a call made in the thread when no rebalance is under way. It must not raise."""
         self._put_call(self._seeks, call)
 
+    def owns(self, partition: int) -> bool:
+        """Return whether a partition is assigned, and neither revoked nor lost."""
+        return partition in self._owned and not self.has_ended
+
     def close(self) -> None:
         """Have the thread drain what is assigned, leave the group and end."""
         self._is_closing = True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import gevent
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from pillows.errors import RetryableError
 from pillows.kafka.delivery import to_failure
@@ -20,6 +22,10 @@ from pillows.kafka.producer import CALL_SECONDS, Producer
 from pillows.kafka.settings import make_settings
 from pillows.kafka.topic import Topic
 from pillows.serial_worker import SerialWorker
+
+_IN_TIME = {"request_timeout": CALL_SECONDS}
+#: What another daemon that does the same at the same time makes of it.
+_DONE_MEANWHILE = ("TOPIC_ALREADY_EXISTS", "INVALID_PARTITIONS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,24 +60,44 @@ def create(options: KafkaConnection, missing: Sequence[Topic]) -> None:
         AccessError: we may not create topics.
         RetryableError: the brokers cannot do it now.
     """
-    worker = SerialWorker()
+    _administer(options, lambda admin: admin.create_topics(list(map(_to_new_topic, missing)), **_IN_TIME))
+
+
+def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]) -> None:
+    """Create the topics that are missing, and add the partitions that a topic has too few of.
+
+    Raises:
+        PillowError: see `create`, and `Producer.send`.
+    """
+    known = describe(producer).partitions
+    if missing := [topic for topic in wanted if topic.name not in known]:
+        create(options, missing)
+    if short := [
+        NewPartitions(topic.name, topic.partitions)
+        for topic in wanted
+        if topic.partitions is not None and topic.partitions > known.get(topic.name, topic.partitions)
+    ]:
+        _administer(options, lambda admin: admin.create_partitions(short, **_IN_TIME))
+
+
+def _administer(options: KafkaConnection, ask: Callable[[AdminClient], Mapping[str, Future[Any]]]) -> None:
     try:
-        admin = worker.run(AdminClient, make_settings(options))
+        admin = SerialWorker().run(AdminClient, make_settings(options))
     except KafkaException as error:
         raise to_error(to_failure(error.args[0]), options.servers) from error
-    futures = admin.create_topics([_to_new_topic(topic) for topic in missing], request_timeout=CALL_SECONDS)
+    futures = ask(admin)
     until = time.monotonic() + CALL_SECONDS + 5
     # `result` of a future would wait on a lock that gevent knows, for a thread that it does not.
     while not all(future.done() for future in futures.values()):
         if time.monotonic() > until:
-            raise RetryableError("Kafka did not say whether the topics were created.")
+            raise RetryableError("Kafka did not say whether the topics were changed.")
         gevent.sleep(0.01)
     for future in futures.values():
         try:
             future.result(0)
         except KafkaException as error:
             failure = to_failure(error.args[0])
-            if failure.name != "TOPIC_ALREADY_EXISTS":
+            if failure.name not in _DONE_MEANWHILE:
                 raise to_error(failure, options.servers) from error
 
 

@@ -26,7 +26,7 @@ from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
-from daemon.coordination.coordinator import describe_holder
+from daemon.coordination.coordinator import describe_service
 from daemon.http.certificate import read_certificate
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
@@ -98,7 +98,7 @@ def probe_connections(config: Config) -> Iterator[Finding]:
     redactor = Redactor.of_settings(config)
     if config.coordination.type != "none":
         place = f"coordination: service {config.coordination.service}"
-        yield _try(place, partial(describe_holder, config), redactor)
+        yield _try(place, partial(describe_service, config), redactor)
     for key in tail_keys(config):
         yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), redactor)
         for entry in config.tails[key.pillow].transport:

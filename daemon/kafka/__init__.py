@@ -1,0 +1,1 @@
+"""Several daemons that run the pillows at the same time, each a part of the documents, over Kafka."""

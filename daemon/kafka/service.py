@@ -1,0 +1,40 @@
+"""The service that several daemons form over a Kafka cluster."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from daemon.config.models import Config
+from pillows.change_topics.names import ServiceTopics
+from pillows.errors import ConfigError
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.kafka.topics import describe
+
+
+def find_service(config: Config) -> tuple[KafkaConnection, ServiceTopics]:
+    """Return the cluster of a service, and the names of its topics.
+
+    Raises:
+        ConfigError: the configuration has none.
+    """
+    coordination = config.coordination
+    if coordination.connection is None or coordination.service is None:
+        raise ConfigError("`coordination` needs a `connection` and a `service`.")
+    options = config.connections[coordination.connection].options
+    if not isinstance(options, KafkaConnection):
+        raise ConfigError("`coordination` needs a `connection` of type `kafka`.")
+    return options, ServiceTopics(coordination.service)
+
+
+def describe_cluster(config: Config) -> str:
+    """Return what the brokers say of the service.
+
+    Raises:
+        PillowError: they can't be asked.
+    """
+    options, topics = find_service(config)
+    with closing(Producer(options)) as producer:
+        found = describe(producer)
+    ours = [name for name in found.partitions if name.startswith(f"pillowd.{topics.service}.")]
+    return f"Kafka answers with {found.brokers} brokers; it has {len(ours)} topics of the service"

@@ -1,0 +1,113 @@
+"""The topics of a service, the groups that read them, and the policies they are created with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from zlib import crc32
+
+from pillows.kafka.topic import Topic
+
+#: Parts that the databases of a service are divided into; each is read by one daemon.
+UNITS = 16
+#: Partitions of a topic of dead letters, however many its topic of changes has.
+LETTER_PARTITIONS = 64
+
+#: Not taken in a topic's name. The dot is ours: no name of a database holds one (CouchDB docs, "/{db}").
+_NOT_TAKEN = re.compile(rb"[^A-Za-z0-9_-]")
+
+#: Topics that are read as a whole at each start: the brokers compact them soon, in small segments.
+_SMALL = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(4 * 2**20),
+    "segment.ms": str(3600 * 1000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+#: A pillow that is an hour behind still sees every record, and so reports progress as usual.
+_CHANGES = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(3600 * 1000)}
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTopics:
+    """The names of a service's topics, groups and transactions.
+
+    Attributes:
+        service: the service's name.
+    """
+
+    service: str
+
+    @property
+    def units(self) -> str:
+        """A topic without messages: the members of a group on it divide the databases among them."""
+        return self._name("units")
+
+    @property
+    def positions(self) -> str:
+        """How far each database has been read."""
+        return self._name("positions")
+
+    @property
+    def status(self) -> str:
+        """The status of each tail."""
+        return self._name("status")
+
+    @property
+    def control(self) -> str:
+        """The operators' calls."""
+        return self._name("control")
+
+    def changes(self, source: str) -> str:
+        """Return the topic of a database's changes.
+
+        Args:
+            source: `connection/database`.
+        """
+        connection, _, database = source.partition("/")
+        return self._name(f"changes.{connection}.{_encode(database)}")
+
+    def letters(self, pillow: str) -> str:
+        """Return the topic of a pillow's dead letters."""
+        return self._name(f"letters.{pillow}")
+
+    @property
+    def group_of_readers(self) -> str:
+        """The group whose members read the databases."""
+        return self._name("readers")
+
+    def group(self, pillow: str) -> str:
+        """Return the group whose members run a pillow, which is not called `readers`."""
+        return self._name(pillow)
+
+    def reader_id(self, source: str) -> str:
+        """Return the transactional id of a database's reader, whoever runs it."""
+        return self._name(f"reader.{source}")
+
+    def describe(self) -> list[Topic]:
+        """Return the topics that a service always has, but for `changes` and `letters`."""
+        return [
+            Topic(name=self.units, partitions=UNITS),
+            Topic(name=self.positions, partitions=UNITS, config=_SMALL),
+            Topic(name=self.status, partitions=1, config=_SMALL),
+            Topic(name=self.control, partitions=1, config=_SMALL),
+        ]
+
+    def describe_changes(self, source: str, partitions: int) -> Topic:
+        """Return the topic of a database's changes."""
+        return Topic(name=self.changes(source), partitions=partitions, config=_CHANGES)
+
+    def describe_letters(self, pillow: str) -> Topic:
+        """Return the topic of a pillow's dead letters."""
+        return Topic(name=self.letters(pillow), partitions=LETTER_PARTITIONS, config=_SMALL)
+
+    def _name(self, rest: str) -> str:
+        return f"pillowd.{self.service}.{rest}"
+
+
+def find_unit(source: str) -> int:
+    """Return the unit that a database belongs to, the same on every machine and in every version."""
+    return crc32(source.encode()) % UNITS
+
+
+def _encode(database: str) -> str:
+    return _NOT_TAKEN.sub(lambda found: b".%02x" % found[0][0], database.encode()).decode()

@@ -1,0 +1,122 @@
+"""Write pages of changes into a topic, each in one transaction with the position behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pillows.change_topics.names import ServiceTopics
+from pillows.change_topics.pages import Piece
+from pillows.change_topics.positions import Position, make_message
+from pillows.change_topics.records import (
+    DATABASE_KEY,
+    PurgeRecord,
+    encode_change,
+    encode_purge,
+    make_headers,
+)
+from pillows.feed.base import DatabaseIdentity
+from pillows.kafka import topics as topic_admin
+from pillows.kafka.delivery import ABORTED
+from pillows.kafka.errors import to_error
+from pillows.kafka.message import Headers, Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.models import ChangeBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where the changes of a database go.
+
+    Attributes:
+        source: `connection/database`.
+        topics: of the service.
+        connection: the cluster.
+        partitions: of the topic, if it is created.
+    """
+
+    source: str
+    topics: ServiceTopics
+    connection: KafkaConnection
+    partitions: int
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return self.topics.changes(self.source)
+
+
+class PageWriter:
+    """Writes pages.
+
+    Args:
+        producer: has transactions.
+        destination: where to.
+    """
+
+    def __init__(self, producer: Producer, destination: Destination) -> None:
+        self._producer = producer
+        self._to = destination
+
+    def create_topics(self) -> None:
+        """Create the topics and partitions that are missing.
+
+        Raises:
+            PillowError: see `topics.ensure`.
+        """
+        topics = self._to.topics
+        wanted = [*topics.describe(), topics.describe_changes(self._to.source, self._to.partitions)]
+        topic_admin.ensure(self._producer, self._to.connection, wanted)
+
+    def write(self, pieces: Sequence[Piece], before: Position) -> Position:
+        """Write pieces of the feed and the position behind them; all or nothing.
+
+        Args:
+            pieces: the pieces, in order.
+            before: the position before them.
+
+        Returns:
+            The position behind them.
+
+        Raises:
+            RetryableError: it is not known whether they are written; the stored position tells.
+            FatalError: they are not, and will not be; `FencedError` if another reader has taken over.
+        """
+        after = advance(before, pieces)
+        messages = [*self._make_messages(pieces), make_message(self._to.topics, self._to.source, after)]
+        failures = self._producer.send(messages).failures.values()
+        if failures:
+            cause = next((each for each in failures if each.name != ABORTED.name), ABORTED)
+            raise to_error(cause, self._to.connection.servers)
+        return after
+
+    def _make_messages(self, pieces: Sequence[Piece]) -> Iterator[Message]:
+        topic = self._to.topic
+        for piece in pieces:
+            headers = make_headers(self._to.source, piece.identity)
+            for change in piece.batch.changes:
+                yield Message(change.id, change.id.encode(), topic, encode_change(change), headers)
+            if piece.batch.purge_seq is not None:
+                yield from self._make_purges(piece.batch, headers)
+
+    def _make_purges(self, batch: ChangeBatch, headers: Headers) -> Iterator[Message]:
+        """Yield what says of purges; every partition has readers who must know."""
+        value = encode_purge(
+            PurgeRecord(
+                purge_seq=batch.purge_seq or "", recreated=batch.recreated, missed=batch.purges_missed
+            )
+        )
+        for partition in range(topic_admin.describe(self._producer).partitions[self._to.topic]):
+            yield Message("", DATABASE_KEY, self._to.topic, value, headers, partition)
+
+
+def advance(before: Position, pieces: Sequence[Piece]) -> Position:
+    """Return the position behind pieces of the feed; some of them may have none of their own."""
+    seqs = [piece.batch.seq for piece in pieces if piece.batch.seq is not None]
+    identities: list[DatabaseIdentity] = [each.identity for each in pieces if each.identity is not None]
+    return Position(
+        seq=seqs[-1] if seqs else before.seq,
+        identity=identities[-1] if identities else before.identity,
+        ordinal=before.ordinal + sum(len(piece.batch.changes) for piece in pieces),
+    )

@@ -1,0 +1,84 @@
+"""How far a database has been read: a record of the transaction that writes its changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from checkpoints import Seq
+from pillows.change_topics.names import ServiceTopics, find_unit
+from pillows.errors import StateLostError
+from pillows.feed.base import DatabaseIdentity
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.topic_log import read_log
+
+#: The record's format; a greater number was written by a newer pillowd.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a database has been read.
+
+    Attributes:
+        seq: behind the last change that was written.
+        identity: of the database; None if it is not known yet.
+        ordinal: how many changes have been written since the first.
+    """
+
+    seq: Seq = Seq.BEGINNING
+    identity: DatabaseIdentity | None = None
+    ordinal: int = 0
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    format: int = FORMAT
+    seq: str
+    identity: DatabaseIdentity | None
+    ordinal: int
+
+
+def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) -> Position | None:
+    """Return how far a database has been read; None if nobody has begun.
+
+    Only what its reader reads after it has fenced the one before is certain to be the last.
+
+    Args:
+        options: the cluster.
+        topics: of the service.
+        source: `connection/database`.
+
+    Raises:
+        PillowError: see `read_log`.
+        StateLostError: it can't be understood, or a newer pillowd wrote it.
+    """
+    log = read_log(options, topics.positions, find_unit(source))
+    message = log.records.get(source.encode())
+    if message is None:
+        return None
+    where = f"The position of {source} in the topic {topics.positions}"
+    try:
+        found = msgspec.json.decode(message.value() or b"", type=_Record)
+    except msgspec.MsgspecError as error:
+        raise StateLostError(
+            f"{where} is damaged: {error}.",
+            remedy="write a null with this key there; then the database is read from its beginning",
+        ) from None
+    if found.format > FORMAT:
+        raise StateLostError(f"{where} was written by a newer pillowd.", remedy="update this one")
+    return Position(seq=Seq(found.seq), identity=found.identity, ordinal=found.ordinal)
+
+
+def make_message(topics: ServiceTopics, source: str, position: Position) -> Message:
+    """Return a position as a record."""
+    record = _Record(seq=position.seq.json, identity=position.identity, ordinal=position.ordinal)
+    return Message(
+        id=source,
+        key=source.encode(),
+        topic=topics.positions,
+        value=msgspec.json.encode(record),
+        headers=[],
+        partition=find_unit(source),
+    )

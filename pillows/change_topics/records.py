@@ -1,0 +1,110 @@
+"""The records of `changes`: for each document its leaves, and never its content.
+
+A record says "look at this id" and is never applied as a state. So compaction, more partitions, duplicates
+and old records are harmless, and Kafka's access rights never cover a document.
+
+A deleted document has a record, too, and no null, which the brokers would drop after `delete.retention.ms`: a
+consumer that was away for longer would never hear of the deletion.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pillows.feed.base import DatabaseIdentity
+from pillows.kafka.message import Headers
+from pillows.models import Change
+
+#: The key of a record that says something of the database as a whole; no document has an empty id.
+DATABASE_KEY = b""
+
+#: Largest value of a record; brokers take a megabyte by default (`message.max.bytes`).
+MAX_RECORD_BYTES = 512 * 2**10
+
+#: Header: `connection/database`.
+SOURCE = "src"
+#: Header: when the database was created, as far as the server says.
+IDENTITY = "idn"
+
+
+class ChangeRecord(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The value of a document's record.
+
+    Attributes:
+        v: the leaf version.
+        r: the winning revision.
+        l: the other leaves.
+        d: whether the winner is a deletion.
+        x: why the document can never be read, if so.
+    """
+
+    v: int
+    r: str
+    l: tuple[str, ...] = ()  # noqa: E741 - as it is written
+    d: bool = False
+    x: str = ""
+
+
+class PurgeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a record about purges; one is in every partition.
+
+    Attributes:
+        purge_seq: the source's purge position; the records before it name the purged documents.
+        recreated: whether some of them exist again.
+        missed: how many purges the source no longer lists.
+    """
+
+    purge_seq: str
+    recreated: bool
+    missed: int
+
+
+def make_headers(source: str, identity: DatabaseIdentity | None) -> Headers:
+    """Return the headers of a database's records.
+
+    Args:
+        source: `connection/database`.
+        identity: of the database; None if it is not known.
+    """
+    return [(SOURCE, source), (IDENTITY, (identity and identity.instance_start_time) or "")]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_change = msgspec.msgpack.Decoder(ChangeRecord).decode
+_decode_purge = msgspec.msgpack.Decoder(PurgeRecord).decode
+
+
+def encode_change(change: Change) -> bytes:
+    """Return the value of a document's record; one that would be too large says that it can't be read."""
+    revs = change.revs
+    value = _encode(ChangeRecord(change.leaf_version, revs[0], revs[1:], change.deleted, change.defect))
+    if len(value) > MAX_RECORD_BYTES:
+        defect = f"It has {len(revs)} leaf revisions, too many for a record in Kafka."
+        return _encode(ChangeRecord(change.leaf_version, revs[0], (), change.deleted, defect))
+    return value
+
+
+def decode_change(key: bytes, value: bytes) -> Change:
+    """Return a document's record as a change without the document.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError: it is none.
+    """
+    found = _decode_change(value)
+    return Change(
+        id=key.decode(), revs=(found.r, *found.l), leaf_version=found.v, deleted=found.d, defect=found.x
+    )
+
+
+def encode_purge(record: PurgeRecord) -> bytes:
+    """Return the value of a record about purges."""
+    return _encode(record)
+
+
+def decode_purge(value: bytes) -> PurgeRecord:
+    """Return a record about purges.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    return _decode_purge(value)
