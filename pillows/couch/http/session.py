@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import gevent
@@ -34,7 +35,7 @@ _POOL_CONNECTIONS = 32
 
 def create_session(connection: CouchConnection) -> requests.Session:
     """Return a session for one server, without credentials and without cookies of its own."""
-    http = requests.Session()
+    http = _Session()
     http.auth = IgnoreNetrc()
     # `pillows.couch.auth` sends the cookie: a jar would keep that of an expired session.
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -120,6 +121,25 @@ def _is_idle_alive(sock: socket.socket | None) -> bool:
     poll = monkey.get_original("select", "poll")()
     poll.register(sock.fileno(), select.POLLIN)
     return not poll.poll(0)
+
+
+class _Session(requests.Session):
+    """A session that looks into the environment once for each server, and not with every request.
+
+    With requests that takes an eighth of the time of a small request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Return the proxies and certificates for a request, as requests finds them."""
+        scheme, address, *_ = urlsplit(url)
+        key = (scheme, address, *sorted((proxies or {}).items()), stream, verify, cert)
+        if key not in self._found:
+            self._found[key] = super().merge_environment_settings(url, proxies, stream, verify, cert)
+        return dict(self._found[key])
 
 
 class _Counted:

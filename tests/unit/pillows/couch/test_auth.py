@@ -11,6 +11,7 @@ import certifi
 import gevent
 import jwt
 import pytest
+import requests
 from gevent.pywsgi import WSGIServer
 from pydantic import ValidationError
 
@@ -89,6 +90,17 @@ def test_a_proxy_of_the_environment_is_used(server, clock, monkeypatch):
     server.on("GET", "/", json_reply({}))
     welcome(CouchClient(CouchConnection(url="http://couch.invalid:5984"), clock=clock))
     assert server.requests[0].raw_target == "http://couch.invalid:5984/"
+
+
+def test_the_environment_is_looked_at_once_for_each_server(server, clock, monkeypatch):
+    looks, find = [], requests.sessions.get_environ_proxies
+    monkeypatch.setattr(
+        "requests.sessions.get_environ_proxies", lambda url, **more: (looks.append(url), find(url, **more))[1]
+    )
+    client = CouchClient(CouchConnection(url=server.url), clock=clock)
+    for _ in range(3):
+        welcome(client)
+    assert len(looks) == 1
 
 
 # --- sessions
