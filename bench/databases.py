@@ -5,8 +5,8 @@ Usage: python -m bench.databases [--databases N ...] [--docs N] [--target sqlite
 
 For each number of databases, on a server of the tests that is new:
 
-1. "bare": 16 readers in a process of their own do nothing but fetch `_changes` with the documents of each
-   database. Once before and once after the load; the faster run counts.
+1. "bare": 16 readers do nothing but fetch the changes of each database (`bench.read_databases`), once before
+   and once after the load; the faster run counts.
 2. The daemon loads all databases, from the start of its process until all of them are parked.
 3. It is left alone, and its memory, descriptors and CPU are measured.
 4. It is stopped, 12 databases get a document, and it is started again, until it is at the head.
@@ -45,7 +45,6 @@ from tests.servers.postgres import Postgres
 from tests.servers.source import Source
 
 PREFIX = "bench-"
-READERS = 16
 CHANGED = 12
 DOCUMENT_BYTES = 300
 #: Let the last saves end before the daemon counts as idle.
@@ -130,24 +129,6 @@ class Server:
         answer = self._pool.request(method, f"{self._source.url}/{path}", json=body)
         if answer.status >= 300:
             raise SystemExit(f"{method} {path}: {answer.status}")
-
-
-def read_all(url: str, databases: int) -> None:
-    """Fetch the changes of each database, and nothing more. Run in a process of its own."""
-    from gevent.pool import Pool  # noqa: PLC0415 - the standard library is patched in this process only
-
-    headers = Source(url=url, auth=tuple(os.environ["BENCH_AUTH"].split(":", 1))).headers  # type: ignore[arg-type]
-    pool = urllib3.PoolManager(maxsize=READERS, block=True, headers=headers)
-
-    def read(number: int) -> None:
-        path = f"{url}/{PREFIX}{number:05}/_changes?include_docs=true"
-        if pool.request("GET", path).status != 200:
-            raise SystemExit(path)
-
-    began = time.perf_counter()
-    for _ in Pool(READERS).imap_unordered(read, range(databases)):
-        pass
-    print(time.perf_counter() - began)
 
 
 class Daemon:
@@ -274,9 +255,10 @@ def _make_target(target: str, folder: Path, stack: ExitStack) -> str:
 
 
 def _read_bare(source: Source, databases: int) -> float:
-    command = [sys.executable, "-m", "bench.databases", "--bare", source.url, "--databases", str(databases)]
-    environ = os.environ | {"BENCH_AUTH": ":".join(source.auth or ())}
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-m", "bench.read_databases", source.url, PREFIX, str(databases)]
+    done = subprocess.run(
+        command, env=os.environ | source.environ, stdout=subprocess.PIPE, text=True, check=True
+    )
     return float(done.stdout)
 
 
@@ -347,11 +329,7 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=20.0, help="seconds")
     parser.add_argument("--svg", type=Path, help="draw the figures there")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.bare:
-        read_all(given.bare, *given.databases)
-        return
     found: list[Measured] = []
     for databases in given.databases:
         print(f"measuring {databases:,} databases ...", flush=True)
@@ -364,8 +342,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--bare" in sys.argv:
-        from gevent import monkey
-
-        monkey.patch_all()
     main()
