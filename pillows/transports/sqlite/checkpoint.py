@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -39,16 +39,19 @@ class CheckpointRow:
             return state
         return state.with_foreign_versions(table.get_greatest_version(db) for table in tables)
 
-    def list_members(self, db: sqlite3.Connection) -> list[tuple[TailKey, TargetState]]:
-        """Return the state of each other source of the pillow: those of its databases, if it has several."""
+    def list_members(self, db: sqlite3.Connection) -> Iterator[tuple[TailKey, TargetState]]:
+        """Return the state of each other source of the pillow: those of its databases, if it has several.
+
+        They are read at once, and decoded one by one: all of them take much memory.
+        """
         found = db.execute(
             "SELECT source, epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source <> ?",
             (self._key.pillow, self._key.source),
-        )
-        return [
+        ).fetchall()
+        return (
             (TailKey(self._key.pillow, source), TargetState.from_row((epoch, text), empty=False))
             for source, epoch, text in found
-        ]
+        )
 
     def acquire(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Take the fence from its present owner and save the checkpoint."""

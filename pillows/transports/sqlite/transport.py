@@ -220,7 +220,7 @@ class SqliteTransport(KeyedTransport):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
-    def _list_checkpoints(self) -> list[tuple[TailKey, TargetState]]:
+    def _list_checkpoints(self) -> Iterator[tuple[TailKey, TargetState]]:
         with self._worker.read() as db:
             return self._checkpoint.list_members(db)
 
