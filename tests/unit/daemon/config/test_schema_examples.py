@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,18 +16,26 @@ from tests.acceptance.process import ROOT
 SCHEMA = ROOT / "etc" / "pillowd.schema.json"
 
 
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    """One for all: to check the schema itself takes most of the time."""
+    schema = make_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
 EXAMPLES = sorted([*(ROOT / "etc").glob("*.yaml"), *(ROOT / "etc" / "pillows.d").glob("*.yaml")])
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_name_their_schema_and_fit_it(path: Path) -> None:
+def test_examples_name_their_schema_and_fit_it(validator: Any, path: Path) -> None:
     first, _, _ = path.read_text().partition("\n")
     prefix = "# yaml-language-server: $schema="
     assert first.startswith(prefix)
     schema = path.parent / first.removeprefix(prefix)
     assert schema.resolve() == SCHEMA
 
-    jsonschema.validate(yaml.safe_load(path.read_text()), make_schema())
+    validator.validate(yaml.safe_load(path.read_text()))
 
 
 def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
@@ -49,6 +58,6 @@ def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
         "{version: 1, checkpoints: {interval: 5}}",
     ],
 )
-def test_the_schema_refuses_mistakes(text: str):
+def test_the_schema_refuses_mistakes(validator: Any, text: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(yaml.safe_load(text), make_schema())
+        validator.validate(yaml.safe_load(text))

@@ -5,11 +5,12 @@ Each test is a program of its own. It waits for what must happen, never for a ti
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from textwrap import dedent
 
 import pytest
 
-from tests.support.program import run_python
+from tests.support.program import Programs, programs_after
 
 HEAD = """
 import io, threading
@@ -53,14 +54,24 @@ print("done")
 """
 
 
-def run(program: str) -> None:
-    assert run_python("-c", HEAD + dedent(program) + TAIL) == "done\n"
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    with programs_after(HEAD) as programs:
+        yield programs
+
+
+@pytest.fixture
+def run(programs: Programs) -> Callable[[str], None]:
+    def run(program: str) -> None:
+        assert programs.run(dedent(program) + TAIL) == "done\n"
+
+    return run
 
 
 # --- ParallelWriter
 
 
-def test_files_are_written_at_the_same_time():
+def test_files_are_written_at_the_same_time(run):
     run("""
         meet = threading.Barrier(3, timeout=LONG)
         files = [File(meet.wait) for _ in range(3)]
@@ -69,7 +80,7 @@ def test_files_are_written_at_the_same_time():
     """)
 
 
-def test_failures_are_told_with_their_files():
+def test_failures_are_told_with_their_files(run):
     run("""
         def fail(): raise OSError("full")
         def leave(): raise SystemExit(3)
@@ -83,7 +94,7 @@ def test_failures_are_told_with_their_files():
     """)
 
 
-def test_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanwhile():
+def test_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanwhile(run):
     run("""
         go = threading.Event()
         slow, calls = File(lambda: go.wait(LONG)), []
@@ -103,7 +114,7 @@ def test_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanw
     """)
 
 
-def test_threads_take_turns_and_every_file_sees_the_same_order():
+def test_threads_take_turns_and_every_file_sees_the_same_order(run):
     run("""
         files = [File(), File(), File()]
         writer = ParallelWriter(files)
@@ -116,7 +127,7 @@ def test_threads_take_turns_and_every_file_sees_the_same_order():
     """)
 
 
-def test_so_many_are_written_at_once():
+def test_so_many_are_written_at_once(run):
     run("""
         lock, now, most = threading.Lock(), 0, 0
         meet = threading.Barrier(2, timeout=LONG)
@@ -139,7 +150,7 @@ def test_so_many_are_written_at_once():
 @pytest.mark.parametrize(
     "settings", ["threshold=10, max_age_seconds=0.05", "threshold=9, max_age_seconds=1000"]
 )
-def test_a_bulk_is_written_without_a_further_push(settings):
+def test_a_bulk_is_written_without_a_further_push(run, settings):
     run(f"""
         taken = []
         pusher = BulkPusher(lambda documents: taken.extend(documents), BulkOptions({settings}))
@@ -152,7 +163,7 @@ def test_a_bulk_is_written_without_a_further_push(settings):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_threads_push_and_the_order_of_each_id_is_kept(count):
+def test_threads_push_and_the_order_of_each_id_is_kept(run, count):
     run(f"""
         taken = []
         options = BulkOptions(threshold=7, max_in_flight={count})
@@ -171,7 +182,7 @@ def test_threads_push_and_the_order_of_each_id_is_kept(count):
     """)
 
 
-def test_bulks_of_several_lanes_are_in_flight_at_the_same_time():
+def test_bulks_of_several_lanes_are_in_flight_at_the_same_time(run):
     run("""
         meet = threading.Barrier(2, timeout=LONG)
         def write(documents):
@@ -184,7 +195,7 @@ def test_bulks_of_several_lanes_are_in_flight_at_the_same_time():
     """)
 
 
-def test_push_waits_while_no_more_bulks_may_wait():
+def test_push_waits_while_no_more_bulks_may_wait(run):
     run("""
         most, go = 0, threading.Event()
         def write(documents):
@@ -205,7 +216,7 @@ def test_push_waits_while_no_more_bulks_may_wait():
     """)
 
 
-def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
+def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close(run):
     run("""
         tried = threading.Event()
         def away(documents):
@@ -234,7 +245,7 @@ def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
     """)
 
 
-def test_a_function_that_would_end_the_thread_is_an_error_as_any_other():
+def test_a_function_that_would_end_the_thread_is_an_error_as_any_other(run):
     run("""
         import sys
         pusher = BulkPusher(lambda documents: sys.exit(3), BulkOptions(threshold=1))
@@ -248,7 +259,7 @@ def test_a_function_that_would_end_the_thread_is_an_error_as_any_other():
     """)
 
 
-def test_flush_waits_for_all_acknowledgements():
+def test_flush_waits_for_all_acknowledgements(run):
     run("""
         with BulkPusher(lambda documents: None, BulkOptions(threshold=10, max_age_seconds=1000)) as pusher:
             for n in range(13):
