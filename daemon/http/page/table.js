@@ -10,8 +10,7 @@ export function row({ key, facts }, { points, now, span, isSelected }) {
   const marks = [isSelected && "selected", facts.lag_seconds >= 60 && "behind", facts.dead_letters > 0 && "has-dead"];
   const cell = (name, ...children) => h("td", { class: `c-${name}`, role: "cell" }, ...children);
   return h("tr", { key, role: "row", "data-key": key, "data-state": facts.state, class: marks.filter(Boolean).join(" ") },
-    cell("state", h("span", { class: "mark" }, shape(facts.state)),
-      h("span", {}, h("b", {}, facts.state), h("small", {}, remark(facts, now)))),
+    cell("state", h("b", {}, shape(facts.state), facts.state), h("small", {}, remark(facts, now))),
     cell("pillow", h("button", { type: "button", class: "name" }, facts.pillow),
       h("small", { dir: "auto", title: facts.source }, facts.source)),
     cell("lag num", h("span", {}, count(facts.pending)),
