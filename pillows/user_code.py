@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import opcode
 import sysconfig
+from collections.abc import Callable
 from functools import cache
 from itertools import dropwhile
 from pathlib import Path
 from traceback import walk_tb
 from types import CodeType, TracebackType
+from typing import NoReturn
 
 from greenlet import GreenletExit
 
@@ -23,11 +25,22 @@ from pillows.errors import PillowError
 MAX_ERROR_CHARACTERS = 500
 
 _OURS = str(Path(__file__).parent) + "/"
+#: What `end_without_memory` was given.
+_ends: list[Callable[[], NoReturn]] = []
 _RAISE = {opcode.opmap["RAISE_VARARGS"], opcode.opmap["RERAISE"]}
 
 
 class UserCodeExit(PillowError):
     """User code raised something that is not an `Exception`; it is the cause."""
+
+
+def end_without_memory(end: Callable[[], NoReturn]) -> None:
+    """Let this process end when memory is refused to a user's code, which need not be to blame for it.
+
+    Args:
+        end: ends the process, without taking memory.
+    """
+    _ends.append(end)
 
 
 def confine(error: BaseException) -> Exception:
@@ -36,6 +49,8 @@ def confine(error: BaseException) -> Exception:
     Raises:
         GreenletExit, KeyboardInterrupt: the greenlet is being killed, or the program interrupted.
     """
+    if isinstance(error, MemoryError) and _ends:
+        _ends[0]()
     if isinstance(error, Exception):
         return error
     if isinstance(error, GreenletExit | KeyboardInterrupt) and not _is_raised(error.__traceback__):

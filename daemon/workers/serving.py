@@ -35,10 +35,12 @@ def serve_daemon(fd: int) -> None:
 def _read_ahead(stream: protocol.Stream, tasks: Queue[protocol.ToWorker | None]) -> None:
     """Read the next task while this one is done: it is there when the worker is free."""
     message: protocol.ToWorker | None = None
-    with suppress(OSError, ProtocolError):  # the daemon is gone
-        while (message := protocol.receive_in_worker(stream)) is not None:
-            tasks.put(message)
-    tasks.put(None)
+    try:
+        with suppress(OSError, ProtocolError):  # the daemon is gone
+            while (message := protocol.receive_in_worker(stream)) is not None:
+                tasks.put(message)
+    finally:  # also without memory
+        tasks.put(None)
 
 
 def _show_life(channel: Channel) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from pillows.clock import Clock
 from pillows.errors import FatalError, PillowError
 from pillows.parallel import protocol
+from pillows.parallel.memory import choose_task_bytes, find_available_bytes
 from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
 
 #: How many processes in a row may fail before they are ready, and how many may be killed from outside.
@@ -21,8 +22,8 @@ MAX_KILLED_STARTS = 100
 START_SECONDS = 60.0
 #: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
 _KILL_SECONDS = 5.0
-#: How often the memory of the workers is read, which takes 20 us. A process takes a few GB/s at most. So a
-#: worker that would take all is killed here, and not by the kernel, which does not tell the document.
+#: How often the memory of the workers is read, which takes 20 us. A worker that takes memory which its own
+#: bound does not count, such as a shared map, is killed here, and not by the kernel, which names no document.
 _WATCH_SECONDS = 0.1
 #: How much memory a worker may take during a task, as a multiple of what it may keep.
 _PEAK = 2
@@ -37,7 +38,8 @@ class WorkerLimits:
     """The bounds of each worker.
 
     Attributes:
-        memory_bytes: resident memory above which it is replaced after a task, and killed above twice as much.
+        memory_bytes: resident memory above which it is replaced after a task. In the middle of a task it may
+            have twice as much, unless less is left.
         hang_seconds: longest silence while it works; None for no bound.
         tasks: how many it has at a time. With two, the next one is there when it has done the first; with
             one, none waits behind a long one.
@@ -207,7 +209,8 @@ class WorkerPool:
 
     def _start(self) -> None:
         try:
-            worker = WorkerProcess(self._program, self._clock)
+            task_bytes = choose_task_bytes(_PEAK * self._limits.memory_bytes, find_available_bytes())
+            worker = WorkerProcess(self._program, task_bytes, self._clock)
         except OSError as error:
             self._give_up(f"A worker process cannot be started: {error.strerror}.")
             return

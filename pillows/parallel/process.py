@@ -43,7 +43,7 @@ class Cause(StrEnum):
     CRASHED = "crashed"  # by a signal such as SIGSEGV, or it exited by itself
     KILLED = "killed"  # by a signal from outside: SIGKILL, of an operator or of the kernel without memory
     HUNG = "hung"  # killed here, since it gave no sign of life
-    MEMORY = "memory"  # killed here, since a task took too much memory
+    MEMORY = "memory"  # a task took too much: it ended by itself, or was killed here
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class WorkerProcess:
 
     Args:
         program: what it runs.
+        task_bytes: memory that a task may take.
         clock: for ages.
 
     Attributes:
@@ -94,13 +95,14 @@ class WorkerProcess:
         killed_for: why it was killed here; None if it was not.
     """
 
-    def __init__(self, program: Program, clock: Clock) -> None:
+    def __init__(self, program: Program, task_bytes: int, clock: Clock) -> None:
         self.given: deque[int] = deque()
         self.taken: int | None = None
         self.is_ready = False
         self.retiring = False
         self.heard_at = clock.monotonic()
         self.killed_for: Cause | None = None
+        self._task_bytes = task_bytes
         self._clock = clock
         self._outbox: Queue[protocol.ToWorker | None] = Queue()
         ours, theirs = socket.socketpair()
@@ -120,7 +122,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         self._sender = gevent.spawn(self._send)
-        self.post(protocol.Setup(os.getpid(), program.setup))
+        self.post(protocol.Setup(os.getpid(), task_bytes, program.setup))
 
     @property
     def pid(self) -> int:
@@ -169,6 +171,9 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill(Cause.HUNG)
             code = self._process.wait()
+        if self.killed_for is Cause.MEMORY or code == protocol.OUT_OF_MEMORY:
+            bound = f"a task may take {self._task_bytes / 2**20:,.0f} MiB"
+            return Ending(Cause.MEMORY, bound if self.is_ready else "")
         if self.killed_for is not None:
             return Ending(self.killed_for)
         if code == 0 and not self.given:

@@ -17,6 +17,8 @@ from pillows.errors import FatalError, PillowError, RetryableError
 
 #: A longer frame means that the peer does not speak this protocol.
 MAX_FRAME_BYTES = 2**31
+#: The exit code of a worker whose task was refused more memory.
+OUT_OF_MEMORY = 71
 
 _LENGTH_BYTES = 4
 #: Most bytes of one read: the buffer of a socket pair has about 200 kB.
@@ -70,10 +72,12 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag="setup"):
 
     Attributes:
         parent: the process id of the coordinator.
+        task_bytes: memory that a task may take.
         payload: for the work; whoever starts the workers defines it.
     """
 
     parent: int
+    task_bytes: int
     payload: msgspec.Raw
 
 

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
 from pillows.errors import PillowError
 from pillows.parallel import protocol
+from pillows.parallel.memory import bound_memory
 from pillows.parallel.protocol import Failure
-from pillows.user_code import confine, describe_error
+from pillows.user_code import confine, describe_error, end_without_memory
 
 #: A sign of life is sent this often while a task is worked on.
 ALIVE_SECONDS = 5.0
@@ -93,6 +94,8 @@ def serve(
     except PillowError as error:
         channel.send(protocol.Refused(Failure.of(error)))
         return
+    bound_memory(setup.task_bytes)  # now that all modules are loaded
+    end_without_memory(_exit_without_memory)
     channel.send(protocol.Ready())
     with closing(work):
         while isinstance(task := receive(), protocol.Task):
@@ -111,6 +114,10 @@ def end_with_parent(parent: int) -> None:
         os._exit(0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+def _exit_without_memory() -> NoReturn:
+    os._exit(protocol.OUT_OF_MEMORY)
 
 
 def _do(work: Work, task: protocol.Task) -> protocol.ToCoordinator:

@@ -43,6 +43,21 @@ def test_a_document_that_crashes_workers_becomes_a_dead_letter(start_load):
     assert len(load.recorder.of("worker_ended")) > len(ends)
 
 
+@pytest.mark.proof
+def test_a_document_that_takes_all_memory_becomes_a_dead_letter(start_load):
+    """However little the machine has left: no worker is ended by the kernel, and the daemon is not."""
+    load = start_load("""
+        load: { workers: 2 }
+        transform: { python: "FUNCTIONS:devour" }
+    """)
+    load.until_live()
+    assert load.numbers == {id: n for id, n in COMPLETE.items() if n != 77}
+    (letter,) = load.recorder.of("dead_letter")
+    assert letter["id"] == "d000077"
+    assert "killed the worker: memory (a task may take " in letter["error"]
+    assert {each["cause"] for each in load.recorder.of("worker_ended")} == {"memory"}
+
+
 def test_workers_killed_from_outside_lose_nothing_and_make_no_dead_letter(start_load):
     load = start_load("""
         load: { workers: 2 }

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from pillows.clock import SystemClock
 from pillows.errors import FatalError
 from pillows.parallel import protocol
@@ -78,15 +80,17 @@ def test_workers_whose_modules_take_too_much_memory_are_given_up_with_the_settin
     assert events.results == []
 
 
-def test_a_task_that_takes_all_memory_is_killed_and_the_kernel_need_not_do_it():
+@pytest.mark.parametrize("function", [worker_functions.take_memory, worker_functions.share_memory])
+def test_a_task_that_takes_all_memory_ends_its_worker_and_the_kernel_need_not_do_it(function):
+    """By itself at the bound; by the pool, if the bound does not count that kind of memory."""
     events = Events()
     limits = WorkerLimits(memory_bytes=100 * 2**20)
-    pool = pool_of("pillows.parallel.function_worker", events, limits, worker_functions.grow)
+    pool = pool_of("pillows.parallel.function_worker", events, limits, function)
     pool.start()
     pool.submit(1, to_payload([600 * 2**20]))
     wait_until(lambda: events.results)
     pool.kill()
-    assert events.results == [Lost(Ending(Cause.MEMORY))]
+    assert events.results == [Lost(Ending(Cause.MEMORY, "a task may take 200 MiB"))]
 
 
 def test_workers_killed_from_outside_before_they_are_ready_are_started_again():

@@ -40,7 +40,7 @@ def test_a_message_arrives_as_it_was_sent(pair, message):
 
 
 def test_a_worker_receives_setup_and_tasks_until_the_end(pair):
-    protocol.send(pair[0], protocol.Setup(1, protocol.to_payload("x")))
+    protocol.send(pair[0], protocol.Setup(1, 2**20, protocol.to_payload("x")))
     protocol.send(pair[0], protocol.Task(7, protocol.to_payload([1, "a"])))
     pair[0].shutdown(socket.SHUT_WR)
     setup = protocol.receive_in_worker(pair[1])
