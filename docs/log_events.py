@@ -122,7 +122,7 @@ MEANINGS = {
     "operator.act": "An operator's act begins.",
     "operator.act_ended": "An operator's act has ended.",
     "operator.requested": "An operator asked for a pause, resume or restart.",
-    "output.changed": "An output was changed in place to match the configuration.",
+    "output.changed": "An output was changed in place: the configuration was, or a first pass was given up.",
     "pass.completed": "A pass is complete: the target has the source's documents, and no others.",
     "pillow.crashed": "A defect ended a pillow; it is started again. Please report it.",
     "pillow.killed": "A pillow that did not end in time was ended by force.",

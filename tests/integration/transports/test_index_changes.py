@@ -9,6 +9,7 @@ import pytest
 
 from checkpoints import Checkpoint
 from pillows.errors import ConfigError, RetryableError
+from pillows.options import Build
 from pillows.transports.common.search.index.old_indices import IndexUse
 from pillows.transports.common.search.transport import SearchTransport
 from tests.conformance.steps import assert_applied
@@ -212,6 +213,33 @@ def test_a_pass_that_is_no_first_pass_any_more_has_its_settings_back(
     with running(node, epoch=2, docs={**ANYTHING, "settings": {"number_of_replicas": 0}}):
         assert not loads(node, index)
     assert get_settings(node, index)["index.number_of_replicas"] == "0", "changed during the first pass"
+
+
+def test_an_index_whose_first_pass_was_given_up_gets_its_settings_back(each_node: Node) -> None:
+    node = each_node
+    one = node.transport({"docs": {**ANYTHING, "settings": {"number_of_replicas": 1}}})
+    one.open()
+    one.acquire(first_pass())
+    (given_up,) = node.indices("docs")
+    one.close()
+    building = node.transport({"docs": STRICT})
+    build = Build(number=2, live=False)
+    building.outputs = {name: each.of_build(build) for name, each in building.outputs.items()}
+    building.open()
+    building.acquire(first_pass(epoch=2))
+    building.close()
+    changed, state = open_changed(node, **STRICT)
+    assert state.changed == [
+        f"{given_up}: its first pass was given up, so it refreshes again and has its copies"
+    ]
+    listed = {each.name: each.loading for each in changed.find_old_indices("docs").list()}
+    assert listed.pop(given_up) is False
+    assert get_settings(node, given_up)["index.number_of_replicas"] == "1"
+    assert sorted(listed.values()) == [False, True], "another build is left alone"
+    changed.close()
+    again, state = open_changed(node, **STRICT)
+    assert not state.changed
+    again.close()
 
 
 # --- an alias that others made

@@ -40,7 +40,8 @@ def list_indices(key: str, config_path: Path, as_json: bool) -> None:
     """List the indices that KEY has created, oldest first.
 
     Searched: the alias points to it. Configured: the configuration names it. Written: a pillowd wrote to it
-    last. Build: `rebuild` made it. Old: none of these.
+    last. Build: `rebuild` made it. Old: none of these. One that is loading has no refreshes and no copies
+    until its first pass is complete; if that was given up, until the pillow starts the next time.
     """
     config = load(config_path, plugins=False)
     tail = resolve_tail(key, tail_keys(config))
@@ -48,10 +49,11 @@ def list_indices(key: str, config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json([asdict(each) for each in infos])
         return
-    made = new_table("index", "use", ">documents", ">MB", "created")
+    made = new_table("index", "use", ">documents", ">MB", "created", "")
     for each in infos:
         size = f"{each.size_bytes / 1e6:,.1f}"
-        made.add_row(each.name, each.use, f"{each.documents:,}", size, format_time(each.created_at))
+        created, note = format_time(each.created_at), "loading" if each.loading else ""
+        made.add_row(each.name, each.use, f"{each.documents:,}", size, created, note)
     print_table(made)
 
 

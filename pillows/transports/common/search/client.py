@@ -77,6 +77,17 @@ class SearchClient(ABC):
             ConfigError: the server is another product.
         """
 
+    def change(self, method: str, path: str, body: Any) -> None:
+        """Change the cluster's state. Unless it is acknowledged it may still be applied, so repeat it.
+
+        Raises:
+            AnswerError, RetryableError, AccessError, ConfigError: see `call`.
+        """
+        if not self.call(method, path, body=body)["acknowledged"]:
+            raise RetryableError(
+                f"{self.PRODUCT} did not acknowledge a change of the cluster's state in time."
+            )
+
     @abstractmethod
     def check_product(self) -> None:
         """Refuse another product, and a version that is not supported.

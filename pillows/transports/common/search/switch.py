@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from urllib.parse import quote
 
 from checkpoints import TailKey
-from pillows.errors import ConfigError, RetryableError
+from pillows.errors import ConfigError
 from pillows.transports.common.builds import BuildSwitch, Exchange, find_live_key, require_live
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import translate_errors
@@ -60,8 +60,8 @@ class SearchSwitch(BuildSwitch):
                 _require(index)
                 client.call("POST", f"/{quote(index.spec.name, safe='')}/_refresh")
                 actions += index.list_publication()
-            if actions and not client.call("POST", "/_aliases", body={"actions": actions})["acknowledged"]:
-                raise RetryableError(f"{client.PRODUCT} did not acknowledge the move of the aliases in time.")
+            if actions:
+                client.change("POST", "/_aliases", {"actions": actions})
 
     def drop(self) -> None:
         """Delete the indices of a build; see `BuildSwitch.drop`.

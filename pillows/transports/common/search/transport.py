@@ -32,6 +32,9 @@ from pillows.transports.common.search.writer import IndexWriter, make_bulk_param
 #: arrival.
 _SETTLE_SECONDS = 120.0
 
+#: Said of an index that another one has replaced before it was full.
+_GIVEN_UP = "its first pass was given up, so it refreshes again and has its copies"
+
 #: Stands in a preview for the fields that the index holds of a deleted document.
 _KEPT = "... all fields that the index holds"
 
@@ -118,13 +121,17 @@ class SearchTransport(KeyedTransport):
         client = self._connect()
         found = {output: index.open() for output, index in self._indices.items()}
         created = all(one.created for one in found.values())
+        given_up = {output: self._list_old_indices(client, output).end_loads() for output in self._indices}
         self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
         self._writers = self._make_writers(client)  # a change may have chosen other indices
         states = {
             output: TargetState(
                 epoch=one.epoch,
                 empty=one.empty,
-                changed=(f"{self._indices[output].spec.name}: {one.changed}",) if one.changed else (),
+                changed=(
+                    *((f"{self._indices[output].spec.name}: {one.changed}",) if one.changed else ()),
+                    *(f"{name}: {_GIVEN_UP}" for name in given_up[output]),
+                ),
             )
             for output, one in found.items()
         }
@@ -230,7 +237,9 @@ class SearchTransport(KeyedTransport):
         Raises:
             RetryableError, AccessError, ConfigError: as `check`.
         """
-        client = self._connect()
+        return self._list_old_indices(self._connect(), output)
+
+    def _list_old_indices(self, client: SearchClient, output: str) -> OldIndices:
         return OldIndices(client, self.key, self._indices[output].spec)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from pillows.errors import ConfigError
 from pillows.transports.common.builds import find_live_key
 from pillows.transports.common.search.client import SearchClient
 from pillows.transports.common.search.errors import translate_errors
-from pillows.transports.common.search.index.ownership import Ownership, get_owner
+from pillows.transports.common.search.index.ownership import OWNER, Ownership, get_owner
 from pillows.transports.common.search.index.spec import IndexSpec
 
 
@@ -37,6 +37,7 @@ class IndexInfo:
         documents: in it, tombstones included.
         size_bytes: on all nodes.
         created_at: wall-clock seconds.
+        loading: whether it has the settings of a first pass: no refreshes, no copies.
     """
 
     name: str
@@ -44,6 +45,7 @@ class IndexInfo:
     documents: int
     size_bytes: int
     created_at: float
+    loading: bool
 
 
 class OldIndices:
@@ -66,10 +68,9 @@ class OldIndices:
         Raises:
             RetryableError, AccessError: see `translate_errors`.
         """
-        pattern = f"/{quote(self._spec.alias, safe='')}-*"
         with translate_errors():
-            found = self._client.call("GET", pattern, params={"flat_settings": "true"})
-            stats = self._client.call("GET", f"{pattern}/_stats/docs,store")["indices"]
+            found = self._client.call("GET", self._pattern, params={"flat_settings": "true"})
+            stats = self._client.call("GET", f"{self._pattern}/_stats/docs,store")["indices"]
         ours = {name: index for name, index in found.items() if self._is_ours(name, index)}
         return sorted(
             (_describe(name, index, self._find_use(name, ours), stats) for name, index in ours.items()),
@@ -90,6 +91,36 @@ class OldIndices:
             raise ConfigError(f"The index {name} is in use ({use[name]}), so it is not removed.")
         with translate_errors():
             self._client.call("DELETE", f"/{quote(name, safe='')}")
+
+    def end_loads(self) -> Sequence[str]:
+        """Put back the settings of indices whose first pass was given up, and return their names.
+
+        Another pass fills the index in use by now. Other builds are left to their own tails.
+
+        Raises:
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        with translate_errors():
+            found = self._client.call("GET", self._pattern, params={"flat_settings": "true"})
+            given_up = [
+                name
+                for name, index in found.items()
+                if self._is_ours(name, index)
+                and get_owner(index).get("load")
+                and name != self._spec.name
+                and self._find_build(name, index) == self._spec.build
+            ]
+            for name in given_up:
+                meta, owner = found[name]["mappings"]["_meta"], get_owner(found[name])
+                path = f"/{quote(name, safe='')}"
+                self._client.change("PUT", f"{path}/_settings", owner["load"])
+                ended = {**meta, OWNER: {**owner, "load": {}}}
+                self._client.change("PUT", f"{path}/_mapping", {"_meta": ended})
+        return given_up
+
+    @property
+    def _pattern(self) -> str:
+        return f"/{quote(self._spec.alias, safe='')}-*"
 
     def _is_ours(self, name: str, index: Mapping[str, Any]) -> bool:
         return self._ownership.covers(get_owner(index)) and self._find_build(name, index) > 0
@@ -130,4 +161,5 @@ def _describe(name: str, index: Mapping[str, Any], use: IndexUse, stats: Mapping
         documents=counted["primaries"].get("docs", {}).get("count", 0),
         size_bytes=counted["total"].get("store", {}).get("size_in_bytes", 0),
         created_at=int(index["settings"]["index.creation_date"]) / 1000,
+        loading=bool(get_owner(index).get("load")),
     )

@@ -149,7 +149,7 @@ class OwnedIndex:
                 **({} if kept is None else {"load": kept}),
             )
             if kept and loading:
-                self._put("PUT", self._path("_settings"), {name: LOADING[name] for name in kept})
+                self._client.change("PUT", self._path("_settings"), {name: LOADING[name] for name in kept})
         if kept and not loading:
             self.end_load()
 
@@ -164,7 +164,7 @@ class OwnedIndex:
             index = self.get()
             kept = get_owner(index).get("load")
             if kept:
-                self._put("PUT", self._path("_settings"), kept)
+                self._client.change("PUT", self._path("_settings"), kept)
                 self._client.call("POST", self._path("_refresh"))
                 self._put_owner(index, load={})
 
@@ -198,7 +198,7 @@ class OwnedIndex:
             return
         with translate_errors():
             if actions := self.list_publication():
-                self._put("POST", "/_aliases", {"actions": actions})
+                self._client.change("POST", "/_aliases", {"actions": actions})
 
     def list_publication(self) -> Sequence[Mapping[str, Any]]:
         """Return the actions that point the alias to this index only; none if it does."""
@@ -233,9 +233,9 @@ class OwnedIndex:
         now, kept = split_settings(change.settings, get_owner(index).get("load") or {})
         try:
             if change.properties:
-                self._put("PUT", self._path("_mapping"), {"properties": change.properties})
+                self._client.change("PUT", self._path("_mapping"), {"properties": change.properties})
             if now:
-                self._put("PUT", self._path("_settings"), now)
+                self._client.change("PUT", self._path("_settings"), now)
         except AnswerError as error:
             wanted = make_spec(self.output)
             if error.status != 400 or self.spec.digest == wanted.digest:
@@ -252,7 +252,7 @@ class OwnedIndex:
         others = {name: each for name, each in meta.items() if name not in outdated}
         ours = {**owner, **self._ownership.make_owner(self.spec), **values}
         wanted = self.spec.mapping.get("_meta", {})
-        self._put("PUT", self._path("_mapping"), {"_meta": {**others, **wanted, OWNER: ours}})
+        self._client.change("PUT", self._path("_mapping"), {"_meta": {**others, **wanted, OWNER: ours}})
 
     def _find_indices(self) -> dict[str, Any]:
         """Return the existing indices behind the alias, and ours; only ours if the build is not live."""
@@ -304,7 +304,7 @@ class OwnedIndex:
             aliases[self.spec.alias] = self.spec.alias_properties
         properties = {**self.spec.mapping.get("properties", {}), **self._make_unindexed()}
         try:
-            self._put(
+            self._client.change(
                 "PUT",
                 self._path(),
                 {
@@ -324,14 +324,14 @@ class OwnedIndex:
         """Give an existing index the aliases that it lacks, and the field for what does not fit."""
         properties = self._make_unindexed()
         if not properties.keys() <= index["mappings"].get("properties", {}).keys():
-            self._put("PUT", self._path("_mapping"), {"properties": properties})
+            self._client.change("PUT", self._path("_mapping"), {"properties": properties})
         actions: list[Mapping[str, Any]] = []
         if self.spec.write_alias not in index["aliases"]:
             actions.append({"add": {"index": self.spec.name, "alias": self.spec.write_alias}})
         if not shown:
             actions.append(self._make_alias_action())
         if actions:
-            self._put("POST", "/_aliases", {"actions": actions})
+            self._client.change("POST", "/_aliases", {"actions": actions})
 
     def _make_alias_action(self) -> Mapping[str, Any]:
         return {"add": {"index": self.spec.name, "alias": self.spec.alias, **self.spec.alias_properties}}
@@ -349,10 +349,3 @@ class OwnedIndex:
     def _path(self, of: str = "") -> str:
         """Return the path of the index, or of something that it has."""
         return f"/{quote(self.spec.name, safe='')}" + (f"/{of}" if of else "")
-
-    def _put(self, method: str, path: str, body: Mapping[str, Any]) -> None:
-        """Change the cluster's state. Unless it is acknowledged it may still be applied, so repeat it."""
-        if not self._client.call(method, path, body=body)["acknowledged"]:
-            raise RetryableError(
-                f"{self._client.PRODUCT} did not acknowledge a change of the cluster's state in time."
-            )
