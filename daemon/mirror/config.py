@@ -34,7 +34,7 @@ from daemon.mirror.targets import (
 from pillows import registry
 from pillows.databases.names import is_glob
 from pillows.errors import ConfigError
-from pillows.parallel.options import MAX_WORKERS
+from pillows.parallel.options import parse_workers
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 
 #: Names of the two connections.
@@ -155,9 +155,6 @@ def parse_mirror(
         raise ConfigError(
             f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
         )
-    if workers not in {"auto", *map(str, range(MAX_WORKERS + 1))}:
-        remedy = f"use a number up to {MAX_WORKERS}, or auto"
-        raise ConfigError(f"{workers!r} is not a number of workers.", remedy=remedy)
     # The folder depends neither on where the password is given nor on certificates.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
@@ -172,7 +169,7 @@ def parse_mirror(
         name=chosen,
         folder=state_dir.absolute() / key,
         on_recreated=on_recreated,
-        workers=int(workers) if workers != "auto" else workers,
+        workers=parse_workers(workers),
     )
     if target_ca is None:
         return mirror

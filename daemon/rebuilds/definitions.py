@@ -120,6 +120,9 @@ def _make_builds(
     if rebuild.has_other and rebuild.state is not RebuildState.DROPPING:
         other = find_other(definitions, rebuild, digest_code)
         if other is not None:
+            if rebuild.workers is not None and rebuild.state in COMING:
+                load = other.load.model_copy(update={"workers": rebuild.workers})
+                other = other.model_copy(update={"load": load})
             build = Build(number=rebuild.other, live=False)
             found[f"{tail}{MARK}{rebuild.other}"] = _of_build(other, build)
     return found

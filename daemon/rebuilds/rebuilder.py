@@ -90,7 +90,7 @@ class Rebuilder:
 
         Args:
             key: the tail of the live build.
-            options: `verify`, `switch` and `keep_seconds` of `Rebuild`.
+            options: `verify`, `switch`, `workers` and `keep_seconds` of `Rebuild`.
 
         Raises:
             ConflictError: it can't be rebuilt now.

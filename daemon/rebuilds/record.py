@@ -43,6 +43,7 @@ _SHOWN = (
     "verify",
     "switch",
     "wanted",
+    "workers",
     "keep_seconds",
     "started_at",
     "changed_at",
@@ -78,6 +79,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
         failure: why the last step did not succeed, or was undone, and the remedy; empty if it did.
         verify: which contents are compared before the switch, beside all versions.
         switch: whether it switches by itself, waits for an operator, or copies the rows.
+        workers: processes that fill the other build, as `LoadOptions.workers`; None: what the pillow has.
         keep_seconds: how long the former build is kept.
         wanted: the state that an operator has asked for, until it is reached: `switched` or `rolled-back`.
         started_at: wall-clock seconds when the rebuild was asked for.
@@ -97,6 +99,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     verify: Literal["full", "sample"] = "sample"
     switch: Literal["auto", "manual", "replace-rows"] = "auto"
+    workers: int | Literal["auto"] | None = None
     keep_seconds: float = 86400.0
     wanted: Literal["", "switched", "rolled-back"] = ""
     started_at: float = 0.0

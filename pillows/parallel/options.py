@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from pillows.errors import ConfigError
 from pillows.options import Options, Size
 
 #: Most workers of a pillow.
@@ -16,6 +17,21 @@ def _check_workers(value: object) -> object:
     if value == "auto" or (type(value) is int and 0 <= value <= MAX_WORKERS):
         return value
     raise ValueError(f"needs a number from 0 to {MAX_WORKERS}, or auto; write `auto`")
+
+
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """Return how many workers a command line asks for.
+
+    Raises:
+        ConfigError: it is not a number of workers.
+    """
+    if text == "auto":
+        return "auto"
+    if text not in map(str, range(MAX_WORKERS + 1)):
+        raise ConfigError(
+            f"{text!r} is not a number of workers.", remedy=f"use a number up to {MAX_WORKERS}, or auto"
+        )
+    return int(text)
 
 
 class LoadOptions(Options):

@@ -11,8 +11,9 @@ from tests.acceptance.world import World, live
 
 def test_new_rows_are_built_beside_the_live_ones_switched_to_and_back_and_dropped(world: World) -> None:
     daemon = rebuilt.start(world)
-    begun = daemon.ask_here("rebuild", "cases", "--switch", "manual")
+    begun = daemon.ask_here("rebuild", "cases", "--switch", "manual", "--workers", "1")
     assert (begun["state"], begun["live"], begun["other"]) == ("building", 1, 2)
+    assert begun["workers"] == 1
     rebuilt.wait(daemon, "ready")
     assert {each["pillow"] for each in daemon.ask_here("status")["pillows"]} == {"cases", "cases~2"}
     assert rebuilt.differences(world, is_next=False) == {}

@@ -14,6 +14,7 @@ from daemon.cli.formatting import format_count, format_duration, format_rate
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
 from daemon.printable import printable
+from pillows.parallel.options import parse_workers
 
 
 class _Rebuild(click.Group):
@@ -52,13 +53,27 @@ def rebuild() -> None:
     help="Switch as soon as nothing differs (default), wait for `pillowd rebuild switch`, or copy the new "
     "rows into the tables, while their readers wait: for tables that others hang on.",
 )
+@click.option(
+    "--workers",
+    metavar="N",
+    help="Processes that fill the new outputs while these are far behind; `auto` is one less than there are "
+    "cores. Default: what the pillow has.",
+)
 @click.option("--keep", metavar="DURATION", help="Keep the former outputs for so long. Default: 24h.")
 @common_options
 def start(
-    *, key: str, verify: str | None, switch: str | None, keep: str | None, config_path: Path, as_json: bool
+    *,
+    key: str,
+    verify: str | None,
+    switch: str | None,
+    workers: str | None,
+    keep: str | None,
+    config_path: Path,
+    as_json: bool,
 ) -> None:
     """Begin to rebuild the pillow KEY."""
-    given = {"verify": verify, "switch": switch, "keep": keep}
+    count = None if workers is None else parse_workers(workers)
+    given = {"verify": verify, "switch": switch, "workers": count, "keep": keep}
     body = {name: value for name, value in given.items() if value is not None}
     _call("start_rebuild", key, config_path, as_json=as_json, body=body)
 

@@ -77,6 +77,16 @@ def test_before_the_switch_the_next_definition_is_built_beside(configure: Any) -
     }
 
 
+def test_workers_fill_the_other_build_until_the_switch(configure: Any) -> None:
+    config = configure(FIRST, SECOND)
+    rebuild = record(configure, FIRST, SECOND, workers=3)
+    built = add_builds(config, {"cases@couch/cases": rebuild}).tails
+    assert {name: each.load.workers for name, each in built.items()} == {"cases": 0, "cases~2": 3}
+    switched = record(configure, SECOND, FIRST, live=2, other=1, state=RebuildState.SWITCHED, workers=3)
+    kept = add_builds(config, {"cases@couch/cases": switched}).tails
+    assert {each.load.workers for each in kept.values()} == {0}
+
+
 def test_after_the_switch_both_orders_mean_the_same(configure: Any) -> None:
     rebuild = record(configure, SECOND, FIRST, live=2, other=1, state=RebuildState.SWITCHED)
     expected = {"cases": ("second", 2, True, "cases"), "cases~1": ("first", 1, False, "cases__1")}
