@@ -54,6 +54,8 @@ class ServerConnection:
     def transaction(self) -> Iterator[psycopg.Cursor]:
         """Begin a transaction: committed at the end of the block, or rolled back by closing the connection.
 
+        The block may commit by itself.
+
         Raises:
             RetryableError: the server is away or busy, or did not answer in time.
             AccessError, ConfigError: see `to_pillow_error`.
@@ -67,7 +69,8 @@ class ServerConnection:
                     apply_settings(cursor, self._options, self._application, is_local=True)
                     self._prepare(cursor, True)
                 yield cursor
-                _commit(cursor)
+                if cursor.connection.info.transaction_status is not pq.TransactionStatus.IDLE:
+                    _commit(cursor)
         except psycopg.Error as error:
             self.close()
             raise to_pillow_error(error) from None

@@ -6,7 +6,8 @@ with the table: so its rows, which may be millions, are not touched.
 
 A rename needs a lock that excludes readers, and whoever comes later waits behind a lock that is waited for:
 behind one long report all readers of the table would stand still. So a lock is waited for only for a
-moment, in all tables together, and the caller tries again later.
+moment, in all tables together, and the caller tries again later. Everything else is done before; the locks,
+the renames and the commit are one message.
 
 What refers to a table goes on referring to it under its other name: a view would show the old build for
 ever. So everything that does is an obstacle.
@@ -14,7 +15,6 @@ ever. So everything that does is an obstacle.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -139,11 +139,11 @@ class PostgresSwitch(BuildSwitch):
                 self._require_build(cursor, table, exchange.incoming)
             if copies:
                 self._copy_rows(cursor, exchange)
+                self._hand_over(cursor, exchange, copies=True)
             else:
-                self._lock(cursor, [_park(table, exchange.incoming) for table in self._tables])
-                for table in self._tables:
-                    self._rename(cursor, table, exchange)
-            self._hand_over(cursor, exchange, copies=copies)
+                self._prepare(cursor, exchange)
+                self._hand_over(cursor, exchange, copies=False)
+                self._rename_and_commit(cursor, exchange)
 
     def drop(self) -> None:
         """Drop the tables of a build, its guards and its tail's checkpoint; see `BuildSwitch.drop`."""
@@ -173,26 +173,36 @@ class PostgresSwitch(BuildSwitch):
                 remedy="`pillowd rebuild cancel KEY`, and rebuild again",
             )
 
-    def _lock(self, cursor: psycopg.Cursor, others: Sequence[str]) -> None:
-        """Lock all tables of both builds against everybody."""
-        paths = [
-            Name(t.schema, name)
-            for t, other in zip(self._tables, others, strict=True)
-            for name in (other, t.live_name)
-        ]
+    def _prepare(self, cursor: psycopg.Cursor, exchange: Exchange) -> None:
+        """Do what keeps no reader of the live tables waiting: lock the others, copy privileges."""
+        live = [Name(table.schema, table.live_name) for table in self._tables]
+        incoming = [Name(table.schema, _park(table, exchange.incoming)) for table in self._tables]
         self._set_lock_timeout(cursor, _SHARED_LOCK_SECONDS)
-        cursor.execute(sql.SQL("lock table {} in share update exclusive mode").format(join_commas(paths)), ())
-        give_up_at = time.monotonic() + LOCK_SECONDS
-        for path in paths:
-            self._set_lock_timeout(cursor, max(0.001, give_up_at - time.monotonic()))
-            cursor.execute(sql.SQL("lock table {} in access exclusive mode").format(path), ())
+        lock = sql.SQL("lock table {} in share update exclusive mode")
+        cursor.execute(lock.format(join_commas([*live, *incoming])), ())
+        self._set_lock_timeout(cursor, LOCK_SECONDS)
+        cursor.execute(sql.SQL("lock table {} in access exclusive mode").format(join_commas(incoming)), ())
+        for table in self._tables:
+            names = table.live_name, _park(table, exchange.incoming)
+            self._copy_privileges(cursor, *(_to_text(table.schema, name) for name in names))
 
-    def _rename(self, cursor: psycopg.Cursor, table: Table, exchange: Exchange) -> None:
-        live, incoming = table.live_name, _park(table, exchange.incoming)
-        self._copy_privileges(cursor, _to_text(table.schema, live), _to_text(table.schema, incoming))
-        for before, after in ((live, _park(table, exchange.outgoing)), (incoming, live)):
-            statement = sql.SQL("alter table {} rename to {}").format(Name(table.schema, before), Name(after))
-            cursor.execute(statement, ())
+    def _rename_and_commit(self, cursor: psycopg.Cursor, exchange: Exchange) -> None:
+        """Lock the live tables against everybody, rename, and commit: in one message.
+
+        While the lock is held, nobody waits for us, however busy or frozen this process is.
+        """
+        lock_ms = max(1, round(LOCK_SECONDS * 1000 / len(self._tables)))
+        statements = [sql.SQL("set local lock_timeout = {}").format(sql.Literal(lock_ms))]
+        for table in self._tables:
+            path = Name(table.schema, table.live_name)
+            statements.append(sql.SQL("lock table {} in access exclusive mode").format(path))
+        for table in self._tables:
+            live = table.live_name
+            names = (live, _park(table, exchange.outgoing)), (_park(table, exchange.incoming), live)
+            for before, after in names:
+                rename = sql.SQL("alter table {} rename to {}")
+                statements.append(rename.format(Name(table.schema, before), Name(after)))
+        cursor.execute(sql.SQL("; ").join([*statements, sql.SQL("commit")]), ())
 
     def _copy_privileges(self, cursor: psycopg.Cursor, live: str, incoming: str) -> None:
         names = {"from": live, "to": incoming}
