@@ -37,7 +37,7 @@ class ChunkOutcomes:
         sent: the outcome of each change as a worker has sent it, once `missing` is 0.
         size_bytes: the size of the outcomes, approximately.
         missing: how many outcomes are missing.
-        kept, filtered, seconds: as in `Outcomes`.
+        kept, filtered, seconds, took_seconds: as in `Outcomes`.
         cancelled: whether some outcomes will never come, because of a stop.
     """
 
@@ -48,6 +48,7 @@ class ChunkOutcomes:
     kept: int = 0
     filtered: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    took_seconds: float = 0.0
     cancelled: bool = False
 
     def outcome(self, tail: TailKey, index: int) -> Outcome:
@@ -195,6 +196,7 @@ class ChunkPool(PoolEvents):
         outcomes.size_bytes += len(payload)
         outcomes.kept += found.kept
         outcomes.filtered += found.filtered
+        outcomes.took_seconds += found.took_seconds
         for stage, seconds in found.seconds.items():
             outcomes.seconds[stage] = outcomes.seconds.get(stage, 0.0) + seconds
         outcomes.missing -= count

@@ -88,6 +88,7 @@ class ChunkWork:
         """
         changes = decode_changes(payload)
         loaded = self._source.load(changes)
+        began = perf_counter()
         collector, report = _Collector(self._channel.tick), _Report(self._channel)
         pipeline = Pipeline(
             self._pillow,
@@ -112,6 +113,7 @@ class ChunkWork:
             report.kept,
             report.filtered,
             report.seconds,
+            perf_counter() - began,
         )
 
     def close(self) -> None:

@@ -92,12 +92,15 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True):
         outcomes: one for each change.
         kept, filtered: as in `Observer.change`.
         seconds: stage -> the time in it.
+        took_seconds: for all of it, once the documents were there: a distant source is no reason for smaller
+            chunks.
     """
 
     outcomes: list[Sent]
     kept: int
     filtered: int
     seconds: dict[str, float]
+    took_seconds: float
 
 
 _decode_changes = msgspec.msgpack.Decoder(list[_Change]).decode

@@ -323,6 +323,8 @@ class ParallelPipeline:
                 push((chunk.ranges[index], outcome), estimate_size_bytes(change, outcome))
                 turn.give_way()
             observer.change(tail, count=len(outcomes.changes), kept=outcomes.kept, filtered=outcomes.filtered)
+            if outcomes.took_seconds:  # at least some of them were carried by a worker
+                self._cutter.note(len(outcomes.changes), outcomes.took_seconds)
             for stage, seconds in outcomes.seconds.items():
                 observer.stage(tail, stage=stage, seconds=seconds)
         for pending_range in chunk.ranges[len(chunk.changes) :]:

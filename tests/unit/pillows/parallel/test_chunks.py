@@ -89,6 +89,29 @@ def test_a_full_chunk_comes_at_once_and_the_rest_on_demand():
     assert cutter.cut() is None
 
 
+@pytest.mark.parametrize(
+    ("taken", "sizes"),
+    [
+        ([], [100]),
+        ([(100, 0.1)], [100]),
+        ([(100, 0.001)], [1000]),
+        ([(100, 0.001), (1000, 1.0)], [198]),
+        ([(1, 60.0)], [1]),
+        ([(1, 60.0), *[(100, 0.001)] * 20], [1000]),
+    ],
+    ids=["unknown", "slow", "fast", "slower", "a single slow one", "fast again"],
+)
+def test_a_chunk_is_what_a_worker_does_in_a_tenth_of_a_second(taken, sizes):
+    watermark, cutter = Watermark(), ChunkCutter()
+    for changes, seconds in taken:
+        cutter.note(changes, seconds)
+    made: list[int] = []
+    while not made:
+        batch = ChangeBatch(changes=changes_of(["a"], 1), seq=Seq.of("1-a"))
+        made = [len(each.changes) for each in cutter.add(batch.changes, watermark.begin(batch))]
+    assert made == sizes
+
+
 def test_a_batch_without_changes_ends_its_chunk_since_its_position_counts():
     watermark, cutter = Watermark(), ChunkCutter()
     empty = ChangeBatch(changes=(), seq=Seq.of("9-z"), caught_up=True)

@@ -38,7 +38,7 @@ CHANGE = Change(id="a", revs=("1-x",), leaf_version=1, raw=msgspec.Raw(b'{"_id":
 
 def there_and_back(outcome, *, change=CHANGE, as_json=True):
     sent = encode_outcome(TAIL, change, outcome, as_json=as_json)
-    found = decode_outcomes(to_payload(Outcomes([sent], 1, 0, {"transform": 0.5})))
+    found = decode_outcomes(to_payload(Outcomes([sent], 1, 0, {"transform": 0.5}, 0.6)))
     assert (found.kept, found.filtered, found.seconds) == (1, 0, {"transform": 0.5})
     return to_outcome(TAIL, change, found.outcomes[0])
 
