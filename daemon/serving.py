@@ -48,7 +48,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
             api.requests,
             parts.services.feeds,
             parts.reloader,
-            parts.state.rebuilds,
+            parts.state,
             lambda: listeners.expiries,
         )
         api.metrics.attach(facts, parts.supervisor.keys)

@@ -70,7 +70,7 @@ class Backfills:
             ConflictError: too many wait.
             OSError: it can't be written.
         """
-        known = [each for each in self._store.list() if each.key == key]
+        known = self._store.list(key)
         if sum(each.state not in ENDED for each in known) >= MAX_WAITING:
             raise ConflictError(f"{MAX_WAITING} backfills of {key} wait or run")
         for each in [each for each in known if each.state in ENDED][: -MAX_ENDED or None]:
@@ -161,10 +161,14 @@ class Backfills:
 
     def list(self, key: TailKey | None = None) -> Sequence[Backfill]:
         """Return the backfills of a tail, or all, oldest first."""
-        return [each for each in self._store.list() if key in (None, each.key)]
+        return self._store.list(key)
 
-    def to_json(self, backfill: Backfill) -> dict[str, Any]:
-        """Return a backfill with its progress, as JSON values."""
+    def measure(self, key: TailKey) -> dict[str, Any] | None:
+        """Return the progress of a tail's backfill that runs, or else waits first; None if there is none."""
+        current = next((each for each in self.list(key) if each.state not in ENDED), None)
+        return None if current is None else self._measure(current)
+
+    def _measure(self, backfill: Backfill) -> dict[str, Any]:
         carrier = self._carriers.get(backfill.id)
         done = backfill.count(RangeState.DONE) + (carrier.sent if carrier else 0)
         failed = backfill.count(RangeState.FAILED)
@@ -173,14 +177,19 @@ class Backfills:
         interrupted = backfill.state is BackfillState.RUNNING and carrier is None
         return {
             "id": backfill.id,
-            "key": str(backfill.key),
             "state": str(BackfillState.WAITING if interrupted else backfill.state),
-            "reason": backfill.reason,
             "documents": backfill.documents if backfill.listed else None,
             "done": done,
             "failed": failed,
             "per_second": per_second,
             "seconds_to_go": left / per_second if left is not None and per_second else None,
+        }
+
+    def to_json(self, backfill: Backfill) -> dict[str, Any]:
+        """Return a backfill with its progress, as JSON values."""
+        return self._measure(backfill) | {
+            "key": str(backfill.key),
+            "reason": backfill.reason,
             "ranges": len(backfill.ranges),
             "failed_ranges": [
                 {"number": number, "documents": each.documents, "reason": each.reason}

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from gevent.lock import Semaphore
 
-from checkpoints import IntegrityError
+from checkpoints import IntegrityError, TailKey
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
 from checkpoints.replica import Key, Replica
@@ -63,9 +63,10 @@ class BackfillStore:
             }
         self._replica = replica
 
-    def list(self) -> Sequence[Backfill]:
-        """Return all backfills, oldest first."""
-        return sorted(self._all.values(), key=lambda each: (each.created_at, each.id))
+    def list(self, key: TailKey | None = None) -> Sequence[Backfill]:
+        """Return the backfills of a tail, or all, oldest first."""
+        found = [each for each in self._all.values() if key is None or each.key == key]
+        return sorted(found, key=lambda each: (each.created_at, each.id))
 
     def get(self, id: str) -> Backfill | None:
         """Return a backfill; None if there is no such one."""

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.printable import printable_lines
+from daemon.rebuilds.record import COMING, RebuildState
 from pillows.runtime.status import State
 
 _COLOURS = {
@@ -170,8 +171,26 @@ def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if changed_at is not None:
             text = f"rows from before {format_time(changed_at)} were made by an older filter or transform"
             yield f"[bold]{escape(pillow['pillow'])}[/]: {text}"
+        if text := describe_work(pillow):
+            yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(printable_lines(text))}"
         if text := _describe_comparison(pillow):
             yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(printable_lines(text))}"
+
+
+def describe_work(pillow: Mapping[str, Any]) -> str:
+    """Return how far a pillow's backfill and its rebuild are; empty if it has none that goes on."""
+    parts, backfill, rebuild = [], pillow["backfill"], pillow["rebuild"]
+    if backfill is not None:
+        of_all = "" if backfill["documents"] is None else f" of {backfill['documents']:,}"
+        text = f"backfill {backfill['state']}: {backfill['done']:,}{of_all} documents"
+        if backfill["state"] == "running":
+            rate, left = format_rate(backfill["per_second"]), format_duration(backfill["seconds_to_go"])
+            text += f", {rate}/s, {left} to go"
+        parts.append(text)
+    if rebuild is not None and rebuild["state"] in COMING | {RebuildState.SWITCHING, RebuildState.DROPPING}:
+        reason = f": {rebuild['reason']}" if rebuild["reason"] else ""
+        parts.append(f"rebuild {rebuild['state']}{reason}")
+    return "; ".join(parts)
 
 
 def _format_verdict(comparison: Mapping[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.cli.formatting import (
+    describe_work,
     format_count,
     format_duration,
     format_key,
@@ -176,4 +177,4 @@ def _remark(facts: Mapping[str, Any]) -> str:
         return printable(str(facts["reason"]).partition(" Remedy: ")[0])
     if facts["state"] == State.CATCHING_UP and facts["seconds_to_go"]:
         return f"{format_duration(facts['seconds_to_go'])} to go"
-    return ""
+    return printable(describe_work(facts).partition(" Remedy: ")[0])

@@ -147,11 +147,12 @@ class Tails:
         return self._with_saved(live)
 
     def describe(self, status: TailStatus) -> dict[str, Any]:
-        """Return a status, the tail's last comparison with its source and its rebuild as JSON values."""
+        """Return a status, and the tail's last comparison, rebuild and running backfill, as JSON values."""
         tail = TailKey(status.pillow, status.source)
         rebuild = self.state.rebuilds.get(tail)
         return to_json(status, self.state.comparisons.get(tail)) | {
-            "rebuild": None if rebuild is None else record.to_json(rebuild, tail)
+            "rebuild": None if rebuild is None else record.to_json(rebuild, tail),
+            "backfill": self.state.backfills.measure(tail),
         }
 
     def _member_status(self, tail: TailKey) -> TailStatus:

@@ -28,6 +28,7 @@ OUTCOMES = ("ok", "retry", "throttled", "refused")
 PLACES = ("source", "target", "checkpoint")
 REWINDS = tuple(str(kind) for kind in Rewind)
 REBUILD_STATES = tuple(str(state) for state in RebuildState)
+BACKFILLED = ("done", "failed")
 DIFFERENCES = ("missing", "stale", "extra")
 
 #: Few: histograms are more than half of the text, and each bound more is a series of each transport.
@@ -208,6 +209,22 @@ PILLOWS = (
         "How much of the running pass is done, from 0 to 1; 1 when no pass is running.",
         _PILLOW,
     ),
+    _gauge(
+        "pillowd_seconds_to_go",
+        "How long a pillow that catches up needs at its present rate; the other build of a rebuild, too.",
+        _PILLOW,
+    ),
+    _gauge(
+        "pillowd_backfill_documents",
+        "Documents of the backfill that runs or waits first. How many are left is known once all are listed.",
+        {"pillow": CONFIGURED, "outcome": (*BACKFILLED, "left")},
+    ),
+    _gauge(
+        "pillowd_backfill_documents_per_second",
+        "Documents that a backfill sends a second, over the last 30 s.",
+        _PILLOW,
+    ),
+    _gauge("pillowd_backfill_seconds_to_go", "How long a backfill needs at its present rate.", _PILLOW),
     _gauge("pillowd_queue_bytes", "Size of the documents that wait to be written.", _PILLOW),
     _gauge(
         "pillowd_rebuild_state",

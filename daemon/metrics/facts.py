@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from checkpoints import TailKey
 from daemon.config.models import Config
-from daemon.rebuilds.record import Rebuild, Rebuilds
+from daemon.rebuilds.record import Rebuild
 from daemon.reload.reloader import Reloader, ReloadRecord
+from daemon.state_dir import StateDir
 from pillows.couch.options import CouchConnection
 from pillows.feed.shared.pool import FeedPool
 from pillows.runtime.status import TailStatus
@@ -56,6 +58,7 @@ class Facts:
         requests: (operation, method, status) -> number of requests to the HTTP API.
         rebuilds: returns the record of each pillow that was rebuilt.
         expiries: returns the wall-clock seconds when the certificates of listeners expire.
+        backfills: returns the progress of a tail's backfill; see `Backfills.measure`.
     """
 
     statuses: Callable[[], Sequence[TailStatus]]
@@ -65,6 +68,7 @@ class Facts:
     requests: Mapping[tuple[str, str, int], int]
     rebuilds: Callable[[], Mapping[TailKey, Rebuild]]
     expiries: Callable[[], Sequence[float]]
+    backfills: Callable[[TailKey], Mapping[str, Any] | None]
 
 
 def collect_facts(
@@ -72,7 +76,7 @@ def collect_facts(
     requests: Mapping[tuple[str, str, int], int],
     feeds: FeedPool | None,
     reloader: Reloader,
-    rebuilds: Rebuilds,
+    state: StateDir,
     expiries: Callable[[], Sequence[float]],
 ) -> Facts:
     """Return the facts of a running daemon.
@@ -82,7 +86,7 @@ def collect_facts(
         requests: as in `Facts`.
         feeds: provides the clients of the sources.
         reloader: provides the configuration in effect.
-        rebuilds: provides the records.
+        state: provides the rebuilds and backfills.
         expiries: as in `Facts`.
     """
     return Facts(
@@ -91,8 +95,9 @@ def collect_facts(
         connections=lambda: describe_connections(reloader.config, feeds),
         reload=lambda: reloader.record,
         requests=requests,
-        rebuilds=lambda: rebuilds.all,
         expiries=expiries,
+        rebuilds=lambda: state.rebuilds.all,
+        backfills=state.backfills.measure,
     )
 
 

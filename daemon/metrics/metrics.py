@@ -24,6 +24,7 @@ from daemon.metrics.observer import MetricsObserver
 from daemon.metrics.pages import Page, Pages
 from daemon.metrics.process import ProcessSampler
 from daemon.metrics.snapshot import (
+    BackfillCollector,
     CertificateCollector,
     RebuildCollector,
     ReloadCollector,
@@ -76,6 +77,7 @@ class Metrics:
             SourceCollector(facts.connections),
             ReloadCollector(facts.reload),
             RebuildCollector(facts.rebuilds),
+            BackfillCollector(facts.statuses, facts.backfills),
             RequestCollector(facts.requests),
             CertificateCollector(facts.expiries),
         ):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from checkpoints import TailKey
-from daemon.metrics.catalogue import DATABASE_STATES, OUTCOMES, REBUILD_STATES, STATES
+from daemon.metrics.catalogue import BACKFILLED, DATABASE_STATES, OUTCOMES, REBUILD_STATES, STATES
 from daemon.metrics.facts import ConnectionFacts, TailLabels
 from daemon.metrics.families import Reading, new_family
 from daemon.rebuilds.record import Rebuild
@@ -71,6 +72,9 @@ class StatusReader:
             "pillowd_restarts_total": lambda status: status.restarts,
             "pillowd_epoch": lambda status: status.epoch,
             "pillowd_pass_ratio": pass_ratio,
+            "pillowd_seconds_to_go": lambda status: (
+                status.seconds_to_go if status.state is State.CATCHING_UP else None
+            ),
         }
         for name, value_of in read.items():
             values = [(status.pillow, value_of(status)) for status in statuses]
@@ -172,6 +176,44 @@ class RebuildCollector(Collector):
             waiting.add_metric([key.pillow], int(rebuild.has_other and bool(rebuild.reason)))
         yield states
         yield waiting
+
+
+class BackfillCollector(Collector):
+    """The families of backfills that run or wait.
+
+    Args:
+        statuses: returns the status of every tail.
+        backfills: returns the progress of a tail's backfill; see `Backfills.measure`.
+    """
+
+    def __init__(
+        self,
+        statuses: Callable[[], Sequence[TailStatus]],
+        backfills: Callable[[TailKey], Mapping[str, Any] | None],
+    ) -> None:
+        self._statuses = statuses
+        self._backfills = backfills
+
+    def collect(self) -> Iterator[Family]:
+        """Yield each family."""
+        documents = new_family("pillowd_backfill_documents")
+        rate = new_family("pillowd_backfill_documents_per_second")
+        to_go = new_family("pillowd_backfill_seconds_to_go")
+        for status in self._statuses():
+            progress = self._backfills(TailKey(status.pillow, status.source))
+            if progress is None:
+                continue
+            for outcome in BACKFILLED:
+                documents.add_metric([status.pillow, outcome], progress[outcome])
+            if progress["documents"] is not None:
+                left = progress["documents"] - sum(progress[outcome] for outcome in BACKFILLED)
+                documents.add_metric([status.pillow, "left"], left)
+            rate.add_metric([status.pillow], progress["per_second"])
+            if progress["seconds_to_go"] is not None:
+                to_go.add_metric([status.pillow], progress["seconds_to_go"])
+        yield documents
+        yield rate
+        yield to_go
 
 
 class ReloadCollector(Collector):

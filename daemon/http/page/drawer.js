@@ -1,6 +1,6 @@
 // Describes the drawer: all that is known of one pillow, and the commands to type. It changes nothing itself.
 import { h, shape } from "./dom.js";
-import { ago, commands, count, countDatabases, describeComparison, duration, moment, rate, splitReason, tailState } from "./format.js";
+import { ago, commands, count, countDatabases, describeBackfill, describeComparison, duration, moment, rate, splitReason, tailState } from "./format.js";
 import { passShare } from "./pillows.js";
 import { progress } from "./table.js";
 
@@ -49,7 +49,7 @@ function databases({ databases: counts, worst_databases: worst }) {
 
 /** Return the facts of a pillow as [name, text]. */
 function numbers(facts, now) {
-  const { comparison, epoch, pipeline_changed_at: changedAt } = facts;
+  const { backfill, comparison, epoch, rebuild, pipeline_changed_at: changedAt } = facts;
   return [
     ["Behind", facts.pending == null ? "unknown" : count(facts.pending)],
     ["Lag", duration(facts.lag_seconds)],
@@ -61,6 +61,8 @@ function numbers(facts, now) {
     ["Checkpoint saved", ago(facts.checkpoint_at, now)],
     ["Epoch", epoch == null ? "–" : `${epoch}${facts.pass_number == null ? "" : " (in a pass)"}`],
     comparison && ["Verified", `${moment(comparison.at, now)}: ${describeComparison(comparison)}`],
+    backfill && ["Backfill", describeBackfill(backfill)],
+    rebuild?.other_key && ["Rebuild", [`${rebuild.state} since ${moment(rebuild.changed_at, now)}`, rebuild.reason].filter(Boolean).join(": ")],
     changedAt && ["Older filter or transform", `rows from before ${moment(changedAt, now)}`],
   ].filter(Boolean);
 }

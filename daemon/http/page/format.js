@@ -48,6 +48,12 @@ export function percent(share) {
   return `${Math.floor(share * 100)} %`;
 }
 
+/** Return how far a backfill is. */
+export function describeBackfill({ state, done, documents, per_second, seconds_to_go }) {
+  const sent = `${state}, ${count(done)}${documents == null ? "" : ` of ${count(documents)}`} documents`;
+  return state === "running" ? `${sent}, ${rate(per_second)} / s, ${duration(seconds_to_go)} to go` : sent;
+}
+
 /** Say what a comparison with the source found. */
 export function describeComparison({ differences, repaired, reason }) {
   if (reason) return `failed: ${reason}`;

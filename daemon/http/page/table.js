@@ -26,6 +26,7 @@ export function row({ key, facts }, { points, now, span, isSelected }) {
 /** Return what stands under a state: how far a pillow that catches up has come, else how long the state has lasted. */
 export function remark(facts, now) {
   if (facts.state === "catching-up" && facts.seconds_to_go != null) return progress(facts);
+  if (facts.backfill?.seconds_to_go != null) return `backfill, ${duration(facts.backfill.seconds_to_go)} to go`;
   const last = facts.history?.at(-1);
   return last ? `for ${duration(Math.max(0, now - last.at))}` : "";
 }

@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 
 from daemon.app import summary
-from daemon.cli.formatting import format_duration, format_rate, format_status, format_time, shorten_seq
+from daemon.cli.formatting import (
+    describe_work,
+    format_duration,
+    format_rate,
+    format_status,
+    format_time,
+    shorten_seq,
+)
 from pillows.runtime.status import State, TailStatus
 
 #: What a status has beside the pillows.
@@ -55,7 +62,27 @@ def test_the_status_of_a_catch_up_has_rate_and_time_to_go() -> None:
 
 def facts_of(status: TailStatus, **comparison: Any) -> dict[str, Any]:
     whole = {"at": 1_700_000_000.0, "differences": {}, "repaired": 0, "reason": "", **comparison}
-    return asdict(status) | {"comparison": whole if comparison else None}
+    return asdict(status) | {"comparison": whole if comparison else None, "rebuild": None, "backfill": None}
+
+
+def test_status_tells_how_far_a_backfill_and_a_rebuild_are() -> None:
+    status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE)
+    sent = {
+        "state": "running",
+        "documents": 20_000,
+        "done": 1_200,
+        "per_second": 600.0,
+        "seconds_to_go": 31.0,
+    }
+    rebuild = {"state": "verifying", "reason": "3 documents differ"}
+    pillow = facts_of(status) | {"backfill": sent, "rebuild": rebuild}
+    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [pillow]})
+    assert (
+        "cases: backfill running: 1,200 of 20,000 documents, 600/s, 31s to go; rebuild verifying: 3" in text
+    )
+    assert describe_work({"backfill": None, "rebuild": rebuild | {"state": "switched"}}) == ""
+    listing = sent | {"state": "waiting", "documents": None}
+    assert describe_work({"backfill": listing, "rebuild": None}) == "backfill waiting: 1,200 documents"
 
 
 def shown(facts: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ def facts(pillow: str, **more: Any) -> dict[str, Any]:
         "lag_seconds": 0.0,
         "changes_per_second": 2.0,
         "seconds_to_go": None,
+        "backfill": None,
+        "rebuild": None,
         "dead_letters": 0,
         "transports": [{"delivered_at": 990.0}],
         **more,
@@ -89,6 +91,12 @@ def test_a_catch_up_says_its_time_to_go_and_every_state_has_a_place() -> None:
     lines = shown(of)
     assert sum("6m 40s to go" in line for line in lines) == 1
     assert len([line for line in lines if "couch/x" in line]) == len(State)
+
+
+def test_a_backfill_beside_a_live_pillow_says_its_time_to_go() -> None:
+    sent = {"state": "running", "documents": 90, "done": 30, "per_second": 2.0, "seconds_to_go": 30.0}
+    text = "\n".join(shown(view(facts("a", state="live", backfill=sent))))
+    assert "backfill running: 30 of 90 documents, 2/s, 30s to go" in text
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,14 @@ def test_the_delivery_shown_is_that_of_the_target_that_is_worst_off(script: Any)
     assert script("deliveredAt({})") is None
 
 
+def test_a_backfill_is_told_with_the_time_to_go(script: Any) -> None:
+    sent = '{state: "running", done: 1200, documents: 20000, per_second: 600, seconds_to_go: 31}'
+    assert script(f'remark({{state: "live", backfill: {sent}}}, 0)') == "backfill, 31s to go"
+    assert script(f"describeBackfill({sent})") == "running, 1,200 of 20,000 documents, 600 / s, 31s to go"
+    listing = '{state: "waiting", done: 0, documents: null, per_second: 0, seconds_to_go: null}'
+    assert script(f"describeBackfill({listing})") == "waiting, 0 documents"
+
+
 def test_the_last_comparison_is_told_and_a_repair_offered(script: Any) -> None:
     differences = '{warehouse: {missing: 1200, stale: 0}, "\\u202ex": {extra: 1}}'
     different = f'{{differences: {differences}, repaired: 0, reason: ""}}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,6 +28,7 @@ STATUS = TailStatus(
     pending=70,
     lag_seconds=12.5,
     changes_per_second=3.0,
+    seconds_to_go=23.0,
     epoch=2,
     pass_number=2,
     dead_letters=4,
@@ -42,6 +44,7 @@ class Scrape:
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock(auto=False, wall=1000.0)
         self.rebuilds = {KEY: Rebuild(state=RebuildState.READY, live=1, other=2, last=2, reason="a view")}
+        self.backfill: dict[str, Any] | None = None
         self.metrics = Metrics(self.clock, folder)
         self.statuses = [STATUS]
         self.tails = {KEY: LABELS}
@@ -55,6 +58,7 @@ class Scrape:
             requests=self.requests,
             rebuilds=lambda: self.rebuilds,
             expiries=lambda: [1_900_000_000.0],
+            backfills=lambda _: self.backfill,
         )
         self.metrics.attach(facts, self.tails)
 

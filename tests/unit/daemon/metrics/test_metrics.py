@@ -50,7 +50,11 @@ def test_every_family_of_the_catalogue_is_there_with_its_type_help_and_labels(sc
 
 
 def test_every_value_of_a_label_is_there_from_the_beginning(scrape: Scrape) -> None:
-    late = {"pillowd_verify_differences", "pillowd_databases"}  # the latter of pillows on several
+    late = {
+        "pillowd_verify_differences",
+        "pillowd_databases",
+        "pillowd_backfill_documents",
+    }  # if any
     for name, metric in CATALOGUE.items():
         for label, values in metric.labels.items():
             if values != CONFIGURED and name not in late:
@@ -185,6 +189,22 @@ def test_a_pillow_that_did_nothing_is_not_written_again(scrape: Scrape) -> None:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("process_")]
+
+
+def test_a_backfill_shows_its_progress_its_rate_and_the_time_to_go(scrape: Scrape) -> None:
+    assert "pillowd_backfill_documents{" not in scrape.text
+    sent = {"documents": None, "done": 60, "failed": 10, "per_second": 5.0, "seconds_to_go": None}
+    scrape.backfill = sent
+    assert 'outcome="left"' not in scrape.text, "not known until all are listed"
+    scrape.backfill = {**sent, "documents": 100, "seconds_to_go": 6.0}
+    expected = {
+        "pillowd_backfill_documents{pillow=cases,outcome=done}": 60,
+        "pillowd_backfill_documents{pillow=cases,outcome=failed}": 10,
+        "pillowd_backfill_documents{pillow=cases,outcome=left}": 30,
+        "pillowd_backfill_documents_per_second{pillow=cases}": 5.0,
+        "pillowd_backfill_seconds_to_go{pillow=cases}": 6.0,
+    }
+    assert {name: scrape[name] for name in expected} == expected
 
 
 def test_a_rebuild_shows_its_state_and_whether_it_waits(scrape: Scrape) -> None:

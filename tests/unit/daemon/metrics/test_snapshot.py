@@ -26,6 +26,7 @@ def test_a_status_is_read_with_each_scrape(scrape: Scrape) -> None:
         "pillowd_restarts_total{pillow=cases}": 1,
         "pillowd_epoch{pillow=cases}": 2,
         "pillowd_pass_ratio{pillow=cases}": 0.3,
+        "pillowd_seconds_to_go{pillow=cases}": 23.0,
         "pillowd_source_connections{connection=couch}": 3,
         "pillowd_source_requests_total{connection=couch,outcome=ok}": 5,
         "pillowd_source_requests_total{connection=couch,outcome=throttled}": 0,
