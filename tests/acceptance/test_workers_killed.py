@@ -118,7 +118,7 @@ def test_kills_of_workers_and_daemons_under_writes_lose_nothing(world: World) ->
 def test_a_daemon_that_is_killed_reads_few_chunks_again(world: World) -> None:
     """At most two for each worker, and what waits to be written: a batch that grows and one in flight."""
     kills, workers, chunk, batch = 10, 2, 1000, 1000
-    world.fill(60_000)
+    world.fill(100_000)
     daemon = configure(world, workers=workers, seconds=0.0002)
     for number in range(kills):
         load(daemon, world, rows=1000 + 317 * number)
@@ -127,10 +127,9 @@ def test_a_daemon_that_is_killed_reads_few_chunks_again(world: World) -> None:
     daemon.start()
     daemon.wait_for(lambda: complete(daemon), seconds=600)
     assert world.differences("cases", "postgres") == {}
-    runs = [set(each.read_text().split()) for each in world.folder.glob("done-*")]
-    again = sum(map(len, runs)) - len(set().union(*runs))
+    carried = [id for each in world.folder.glob("done-*") for id in each.read_text().split()]
+    again = len(carried) - len(set(carried))
     print(f"\n{again / kills:.0f} documents read again after a kill, on average")
-    assert len(runs) == kills + 1
     assert again <= kills * (2 * workers * chunk + 2 * batch)
     assert daemon.stop() == 0
 
