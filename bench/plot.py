@@ -1,4 +1,7 @@
-"""Line charts as SVG, side by side, over numbers that grow tenfold; readable on light and dark pages."""
+"""Line charts as SVG, side by side, readable on light and dark pages.
+
+Numbers across grow tenfold, unless they begin with 0.
+"""
 
 from __future__ import annotations
 
@@ -57,12 +60,14 @@ def draw(title: str, x_label: str, panels: Sequence[Panel]) -> str:
 
 def _draw_panel(panel: Panel, x_label: str) -> Iterator[str]:
     ticks = sorted({x for line in panel.lines.values() for x in line})
+    to_place = math.log10 if ticks[0] else float
     values = [y for line in panel.lines.values() for y in line.values()]
     low, high = _get_bounds(values, is_log=panel.is_log)
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(x) - math.log10(ticks[0])) / (math.log10(ticks[-1] / ticks[0]) or 1.0)
+        begin, end = to_place(ticks[0]), to_place(ticks[-1])
+        across = (to_place(x) - begin) / (end - begin or 1.0)
         scaled = (math.log10(y), math.log10(low), math.log10(high)) if panel.is_log else (y, low, high)
         up = (scaled[0] - scaled[1]) / (scaled[2] - scaled[1])
         return round(LEFT + across * (right - LEFT), 1), round(bottom - up * (bottom - TOP), 1)

@@ -9,7 +9,7 @@ down; the median of the pairs counts. CPU times are of the processes, so they ho
 
 The bound is computed from these times: no more than the coordinator's core can do, than the workers can do,
 and than all cores can do together. With it the last lines say what more cores would give: that is no
-measurement. `--note` writes the figures into `docs/explanation/worker-processes.md`.
+measurement. `--note` writes the figures, and a picture of them, into `docs/explanation/worker-processes.md`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import psutil
 import psycopg
 from gevent.event import Event
 
+from bench.plot import Panel, draw
 from checkpoints import TailKey
 from daemon.assembly.pipelines import build_transports
 from daemon.assembly.tails import build_tail_settings
@@ -77,6 +78,7 @@ pillows:
 """
 KEY = TailKey("bench", "couch/bench")
 PAGE = ROOT / "docs" / "explanation" / "worker-processes.md"
+IMAGES = ROOT / "docs" / "images"
 TRANSFORM_SECONDS = 0.001
 DOCUMENT_BYTES = 500
 
@@ -302,6 +304,27 @@ def format_figures(gains: Sequence[Gain], cores: int) -> str:
     return "\n\n".join([f"{describe_run()}:", format_table(head, rows), "\n".join(extrapolated)])
 
 
+def plot(gains: Sequence[Gain], cores: int) -> str:
+    """Return the picture: documents a second over the number of workers, and what each part costs."""
+    none = gains[0].none
+    runs = {0: none, **{each.run.workers: each.run for each in gains}}
+    bounds = {0: 1e6 / none.coordinator_us} | {n: runs[n].bound(n, cores) for n in runs if n}
+    panels = [
+        Panel(
+            title="Documents a second",
+            lines={"bound": bounds, "measured": {n: each.per_second for n, each in runs.items()}},
+        ),
+        Panel(
+            title="CPU µs a document",
+            lines={
+                "daemon": {n: each.coordinator_us for n, each in runs.items()},
+                "workers": {n: each.worker_us for n, each in runs.items()},
+            },
+        ),
+    ]
+    return draw("Documents a second and CPU time over the number of workers", "workers", panels)
+
+
 def _format_row(run: Measured, ratio: float, bound: float) -> list[str]:
     rates = [f"{run.per_second:,.0f}", f"{ratio:.2f}", f"{bound:,.0f}"]
     return [str(run.workers), *rates, f"{run.coordinator_us:.0f}", f"{run.worker_us:.0f}"]
@@ -328,6 +351,9 @@ def main() -> None:
     text = format_figures(gains, cores)
     print(json.dumps(to_json(gains, cores)) if given.json else text)
     if given.note:
+        picture = IMAGES / f"workers-{given.target}.svg"
+        picture.write_text(plot(gains, cores))
+        text += f"\n\n![Documents a second over the number of workers](../images/{picture.name})"
         write_between_marks(PAGE, text, mark=f"workers-{given.target}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bench.workers import Measured, Target, compare, format_figures, to_json
+from bench.workers import Measured, Target, compare, format_figures, plot, to_json
 
 
 def test_a_pair_carries_all_documents_and_gives_every_figure():
@@ -20,6 +20,9 @@ def test_a_pair_carries_all_documents_and_gives_every_figure():
         "1",
     ]
     assert shown.count("Extrapolated, not measured") == 2
+    picture = plot(gains, 2)
+    assert picture.count('class="line"') == 4
+    assert all(f">{each}</text>" in picture for each in ("bound", "measured", "daemon", "workers"))
 
 
 def test_the_bound_is_the_narrowest_of_coordinator_workers_and_cores():
