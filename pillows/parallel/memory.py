@@ -85,6 +85,6 @@ def _read_table(path: Path) -> dict[str, int]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="utf-8", errors="replace")  # names of groups are anybody's
     except OSError:  # not of this version, or not to be seen from here
         return ""
