@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 import requests
 from gevent.event import Event
 
+from pillows.parallel import protocol
+from pillows.parallel.chunk_pool import ChunkPool
+from pillows.parallel.pool import WorkerPool
 from pillows.runtime.status import State
 from tests.integration.worker_load import DOCUMENTS, Load
 from tests.servers.couch_client import CouchDatabase
-from tests.support.sizes import size
+from tests.support.sizes import proving, size
 
 #: At full size a load takes minutes.
 pytestmark = pytest.mark.timeout(size(ci=300, proof=1800))
@@ -58,7 +62,30 @@ def test_a_document_that_takes_all_memory_becomes_a_dead_letter(start_load):
     assert {each["cause"] for each in load.recorder.of("worker_ended")} == {"memory"}
 
 
-def test_workers_killed_from_outside_lose_nothing_and_make_no_dead_letter(start_load):
+def time_retakes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each chunk of a worker that has died waits until another one takes it, in seconds."""
+    judge, handle = ChunkPool._judge, WorkerPool._handle
+    lost_at: dict[Any, float] = {}
+    waited: list[float] = []
+
+    def judging(pool: ChunkPool, task: Any, ending: Any) -> None:
+        lost_at[id(task.outcomes), task.begin] = time.monotonic()
+        judge(pool, task, ending)
+
+    def handling(pool: WorkerPool, worker: Any, message: Any) -> None:
+        if isinstance(message, protocol.Take) and isinstance(pool._events, ChunkPool):
+            task = pool._events._tasks[message.number]
+            if at := lost_at.pop((id(task.outcomes), task.begin), None):
+                waited.append(time.monotonic() - at)
+        handle(pool, worker, message)
+
+    monkeypatch.setattr(ChunkPool, "_judge", judging)
+    monkeypatch.setattr(WorkerPool, "_handle", handling)
+    return waited
+
+
+def test_workers_killed_from_outside_lose_nothing_and_make_no_dead_letter(start_load, monkeypatch):
+    waited = time_retakes(monkeypatch)
     load = start_load("""
         load: { workers: 2 }
         transform: { python: "FUNCTIONS:slow" }
@@ -68,6 +95,8 @@ def test_workers_killed_from_outside_lose_nothing_and_make_no_dead_letter(start_
     assert load.numbers == COMPLETE
     assert not load.recorder.of("dead_letter")
     assert {each["cause"] for each in load.recorder.of("worker_ended")} == {"killed"}
+    print(f"\n{len(waited)} chunks were taken again, after {max(waited, default=0):.2f} s at most")
+    assert not proving() or 0 < max(waited) < 1
 
 
 def kill_workers(load: Load, times: int) -> None:
