@@ -33,6 +33,18 @@ def send(number: int, pid: int) -> None:
         os.kill(pid, number)
 
 
+def pick_worker(daemon: Pillowd, chance: random.Random) -> int:
+    """Waits for workers, and returns one of them."""
+    found: list[int] = []
+
+    def find() -> list[int]:
+        found[:] = workers_of(daemon)
+        return found
+
+    daemon.wait_for(find)
+    return chance.choice(found)
+
+
 def load(daemon: Pillowd, world: World, *, rows: int) -> None:
     """Starts the daemon, and waits until workers have filled so many rows more."""
     before = world.written("cases")
@@ -89,14 +101,11 @@ def test_kills_of_workers_and_daemons_under_writes_lose_nothing(world: World) ->
         for cycle in range(50):
             daemon.start()
             for _ in range(6):
-                daemon.wait_for(lambda: workers_of(daemon))
                 time.sleep(chance.random())
-                for pid in chance.sample(workers_of(daemon), 1) if workers_of(daemon) else ():
-                    send(signal.SIGKILL, pid)
-                    killed += 1
+                send(signal.SIGKILL, pick_worker(daemon, chance))
+                killed += 1
             if cycle % 5 < 2:  # for a while, or until the daemon is killed
-                daemon.wait_for(lambda: workers_of(daemon))
-                pid = chance.choice(workers_of(daemon))
+                pid = pick_worker(daemon, chance)
                 send(signal.SIGSTOP, pid)
                 stopped += 1
                 time.sleep(chance.random() * 3)
