@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from daemon.config.listeners import AdminOptions, HttpOptions
+from daemon.config.load_options import LoadOptions
 from daemon.config.pipeline import (
     AttachmentOptions,
     CaseOptions,
@@ -30,7 +31,6 @@ from pillows.delivery.batcher import BatchOptions
 from pillows.feed.brake import HoursOfDay
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, OutputOptions
-from pillows.parallel.options import LoadOptions
 from pillows.progress.checkpointer import CheckpointOptions
 
 #: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.

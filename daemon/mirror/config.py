@@ -21,6 +21,7 @@ from checkpoints.files import replace_file, sync_directory
 from daemon.cli.exit_codes import CommandError
 from daemon.config.dump import format_yaml
 from daemon.config.load import load
+from daemon.config.load_options import parse_workers
 from daemon.config.models import Config
 from daemon.config.trust import check_file
 from daemon.config.yaml.interpolate import escape
@@ -34,7 +35,6 @@ from daemon.mirror.targets import (
 from pillows import registry
 from pillows.databases.names import is_glob
 from pillows.errors import ConfigError
-from pillows.parallel.options import parse_workers
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 
 #: Names of the two connections.

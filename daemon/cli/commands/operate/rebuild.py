@@ -13,8 +13,8 @@ from daemon.cli import control_client
 from daemon.cli.formatting import format_count, format_duration, format_rate
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
+from daemon.config.load_options import parse_workers
 from daemon.printable import printable
-from pillows.parallel.options import parse_workers
 
 
 class _Rebuild(click.Group):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.config.load_options import LoadOptions
 from daemon.config.models import PillowConfig
 from daemon.workers.wanted_documents import LeftToWorkers, choose_documents
 from pillows.feed.options import SourceOptions
 from pillows.models import Change
-from pillows.parallel.options import LoadOptions
 
 CHANGE = Change(id="a", revs=("1-a",), leaf_version=1)
 
