@@ -41,8 +41,8 @@ def server(scripted_server) -> ScriptedServer:
     return couchdb(scripted_server())
 
 
-@pytest.fixture(autouse=True)
-def only_objects_of_this_test_are_searched():
+@pytest.fixture(autouse=True, scope="module")
+def only_objects_of_this_module_are_searched():
     """Counting greenlets walks all objects that the collector knows: half a second with those of others."""
     gc.collect()
     gc.freeze()
