@@ -24,6 +24,10 @@ from pillows.retry.retrier import Retrier
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
 
+#: Age of a database up to which a deletion that `_db_updates` tells of, perhaps late, may be that of another
+#: one that was created in the same second.
+YOUNG_SECONDS = 3600.0
+
 
 def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey) -> bool:
     """Return whether a checkpoint belongs to one of the pillow's databases, and not to a former source.
@@ -157,6 +161,9 @@ class Members:
         now, tail = self._services.clock.monotonic(), self._settings.tail_of(name)
         self._services.dead_letters.release(tail)
         match result.end:
+            case TurnEnd.HEAD if self._may_be_another(tail):
+                reason = "it was deleted, and created again in the same second, as far as can be told"
+                self._begin_pass(tail, Rewind.RECREATED, reason)
             case TurnEnd.HEAD:
                 self._queue.park(name)
                 self._write_proofs(tail)
@@ -213,13 +220,26 @@ class Members:
             fills_empty = stored.first_pass and not stored.pass_done
         return [DatabaseTransport(each, tail, stored, first_pass=fills_empty) for each in self._shared]
 
+    def _may_be_another(self, tail: TailKey) -> bool:
+        """Return whether a database that was read may be another one than before.
+
+        Its time of creation is told in seconds, so it can't tell two of one second apart. A deletion alone
+        says little: that of one copy of a shard is told of as well, when shards are moved.
+        """
+        database, stored = self._queue.get(tail.database), self._store.get(tail)
+        if database is None or stored is None or not database.was_deleted:
+            return False
+        database.was_deleted = False
+        created_at = stored.instance_start_time or ""
+        return created_at.isdigit() and self._services.clock.wall() - int(created_at) < YOUNG_SECONDS
+
     def _begin_pass(self, tail: TailKey, kind: Rewind, reason: str) -> None:
         """Read a database from its beginning: what the pass does not meet is removed at its end."""
         self._observer.rewind(tail, kind=kind, reason=reason)
         self._store.edit(tail, Checkpoint.reset)
         database = self._queue.get(tail.database)
         if database is not None:
-            database.proofs, database.identity = (), ""
+            database.proofs, database.identity, database.was_deleted = (), "", False
         self._queue.requeue(tail.database, self._services.clock.monotonic())
 
     # --- proofs that nothing follows a checkpoint

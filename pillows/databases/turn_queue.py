@@ -54,6 +54,7 @@ class Database(msgspec.Struct, gc=False):
         identity: creation time and purges in that description; empty if they may have changed since.
         proving: the digest that is proved if the running turn reaches the head.
         proofs: digests of descriptions of which a turn proved that nothing follows the checkpoint.
+        was_deleted: whether `_db_updates` told of a deletion, and no turn has ended since.
     """
 
     state: DatabaseState = DatabaseState.PARKED
@@ -66,6 +67,7 @@ class Database(msgspec.Struct, gc=False):
     identity: str = ""
     proving: bytes = b""
     proofs: tuple[bytes, ...] = ()
+    was_deleted: bool = False
 
 
 class TurnQueue:
@@ -194,6 +196,7 @@ class TurnQueue:
             self._wait(name, database, now, database.missing_since + MISSING_SECONDS - now, reason)
             return False
         database.dirty_since, database.failures, database.proofs = None, 0, ()
+        database.was_deleted = False
         self._enter(database, DatabaseState.DELETED, reason)
         return True
 

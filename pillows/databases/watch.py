@@ -267,6 +267,7 @@ class ServerWatch:
         self._queue.mark(name, self._clock.monotonic())
         if update.type != "updated" and (database := self._queue.get(name)) is not None:
             database.identity = ""  # it may be another database of that name now
+            database.was_deleted |= update.type == "deleted"
         self._on_mark()
 
     def _wait_for_next(self, began_at: float, stop: Event) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 import requests
 
 from tests.conftest import CouchServer
+from tests.servers.couchdb.process import CouchDB
 from tests.support.databases import Databases, make_config, read_sqlite, running
 from tests.support.sizes import size
 from tests.support.waiting import wait_until
@@ -93,6 +96,26 @@ def test_databases_that_come_and_go_leave_nothing_behind_that_should_not_be(
     assert kept == {key for key in found if key.startswith(f"{databases.prefix}g:")}
     left = {(key, _text(doc)) for key, doc in found.items() if key not in databases.documents()}
     assert {each for each in left if not each[0].startswith(f"{databases.prefix}g:")} <= ever, "invented"
+
+
+def test_a_database_that_is_created_anew_in_the_same_second_leaves_no_rows(
+    couch_server: Callable[..., CouchDB], tmp_path: Path
+) -> None:
+    server = couch_server(memory=True)
+    requests.put(f"{server.url}/_global_changes", auth=server.auth, timeout=30).raise_for_status()
+    created = f"{server.url}/_node/_local/_config/stand-in/created"
+    requests.put(created, json=str(int(time.time())), auth=server.auth, timeout=30).raise_for_status()
+    databases = Databases(server, "user-")
+    databases.create("a", 3)
+    databases.create("b", 1)
+    with running(config_of(databases, tmp_path), tmp_path) as pillow:
+        pillow.until_parked(2)
+        databases["a"].drop()
+        databases.create("a", 1)
+        pillow.until(lambda: rows(tmp_path) == databases.documents(), 20)
+        pillow.until_parked(2)
+        databases["a"].put("more", n=1)
+        pillow.until(lambda: rows(tmp_path) == databases.documents(), 20)
 
 
 def of_existing(folder: Path, databases: Databases) -> dict[str, Any]:
