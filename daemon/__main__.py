@@ -11,9 +11,9 @@ import sys
 
 def start() -> None:
     """Patch the standard library, then run the command and exit with its code."""
-    from gevent import monkey  # noqa: PLC0415  nothing may be imported before the patch
+    from daemon.process.patching import patch  # noqa: PLC0415  nothing may be imported before the patch
 
-    monkey.patch_all()
+    patch()
     _import_structlog_alone()
     # requests would guess encodings with it, beside what it has for that anyway: 0.7 MB of an idle daemon.
     sys.modules["chardet"] = None  # type: ignore[assignment]

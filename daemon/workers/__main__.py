@@ -14,9 +14,9 @@ def main(fd: int) -> None:
     Args:
         fd: the socket's descriptor.
     """
-    from gevent import monkey  # noqa: PLC0415  nothing may be imported before the patch
+    from daemon.process.patching import patch  # noqa: PLC0415  nothing may be imported before the patch
 
-    monkey.patch_all()
+    patch()
     from daemon.workers.serving import serve_daemon  # noqa: PLC0415  after the patch
 
     serve_daemon(fd)
