@@ -11,8 +11,6 @@ from typing import Protocol
 
 import requests
 from gevent.lock import RLock
-from ibm_cloud_sdk_core import ApiException
-from ibm_cloud_sdk_core.authenticators import IAMAuthenticator
 
 from pillows.clock import Clock
 from pillows.couch.errors import RefusedError
@@ -185,6 +183,8 @@ class IamAuthenticator(Authenticator):
     """Sends a token of IBM Cloud IAM, which the SDK requests and renews after 80 % of its lifetime."""
 
     def __init__(self, options: IamAuth, throttle: LoginThrottle) -> None:
+        from ibm_cloud_sdk_core.authenticators import IAMAuthenticator  # noqa: PLC0415 - for IBM Cloud alone
+
         self._apikey = options.apikey.get_secret_value()
         self._sdk = IAMAuthenticator(self._apikey, url=options.url)
         self._throttle = throttle
@@ -204,6 +204,8 @@ class IamAuthenticator(Authenticator):
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
+        from ibm_cloud_sdk_core import ApiException  # noqa: PLC0415 - for IBM Cloud alone
+
         try:
             yield
         except ApiException as error:

@@ -10,18 +10,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import gevent
 import msgspec
 import requests
 import urllib3
-from ibmcloudant.cloudant_v1 import CloudantV1
 
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator
-from pillows.couch.cloudant import create_cloudant
 from pillows.couch.errors import (
     ForbiddenError,
     RefusedError,
@@ -41,6 +39,9 @@ from pillows.couch.options import CouchConnection
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor, redact_address
 from pillows.strict_json import run_deeply
+
+if TYPE_CHECKING:
+    from ibmcloudant.cloudant_v1 import CloudantV1
 
 T = TypeVar("T")
 
@@ -102,6 +103,8 @@ class CouchClient:
     @cached_property
     def cloudant(self) -> CloudantV1:
         """Ibmcloudant's client of the server, which sends its requests through this one."""
+        from pillows.couch.cloudant import create_cloudant  # noqa: PLC0415 - most commands need none
+
         return create_cloudant(self.connection.url, self.send)
 
     def acquire(self) -> None:
