@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import structlog
+from gevent.socket import wait_read
 
 from checkpoints.rpc import unix_socket
 from daemon.config.listeners import TcpOptions, split_address
@@ -22,8 +24,8 @@ from pillows.clock import Clock
 from pillows.errors import ConfigError
 from pillows.redaction import Redactor
 
-if TYPE_CHECKING:  # Flask and the server cost 0.1 s, and a daemon without listeners needs neither
-    from daemon.http.app import AppSettings
+if TYPE_CHECKING:  # see `_LateServer`
+    from daemon.http.server import BoundedServer
 
 #: Seconds that requests may take to end when the daemon has stopped.
 _CLOSE_SECONDS = 1.0
@@ -96,7 +98,7 @@ class Listeners:
         return Listener(address=f"unix:{path}", kind="admin")
 
     def _open_tcp(self, stack: ExitStack, settings: TcpOptions) -> Listener:
-        from daemon.http.access import Tokens  # noqa: PLC0415  see above
+        from daemon.http.access import Tokens  # noqa: PLC0415  hardly any daemon has tokens
 
         assert settings.tls is not None  # noqa: S101  the model needs it
         certificate = ServerCertificate(settings.tls, self._clock)
@@ -128,20 +130,57 @@ class Listeners:
         return Listener(address=_name(listening), kind="read")
 
     def _serve(self, stack: ExitStack, listening: Any, name: str, kind: ListenerKind, **more: Any) -> None:
-        from daemon.http.app import AppSettings, make_app  # noqa: PLC0415  see above
-        from daemon.http.contract import load_contract  # noqa: PLC0415
-        from daemon.http.handlers import find_all_handlers  # noqa: PLC0415
+        late = _LateServer(listening, lambda: self._make_server(listening, name, kind, **more))
+        stack.callback(late.stop)
+
+    def _make_server(
+        self, listening: Any, name: str, kind: ListenerKind, *, tls: Any = None, **more: Any
+    ) -> BoundedServer:
+        import flask  # noqa: F401, PLC0415  by itself: the longest of these imports
+
+        gevent.sleep(0)
+        from daemon.http.app import AppSettings, make_app  # noqa: PLC0415
         from daemon.http.server import BoundedServer  # noqa: PLC0415
 
+        gevent.sleep(0)
+        from daemon.http.contract import load_contract  # noqa: PLC0415
+        from daemon.http.handlers import find_all_handlers  # noqa: PLC0415
+
         contract = load_contract()
+        gevent.sleep(0)
         find_all_handlers(contract)
-        tls = more.pop("tls", None)
-        settings: AppSettings = AppSettings(
+        settings = AppSettings(
             kind=kind, redactor=self._redactor, origins=_origins(listening, tls, more["hosts"]), **more
         )
-        server = BoundedServer(listening, make_app(contract, self._api, settings), name=name, tls=tls)
+        return BoundedServer(listening, make_app(contract, self._api, settings), name=name, tls=tls)
+
+
+class _LateServer:
+    """Serves from the first connection on: importing Flask and the server takes 0.1 s, and 5 MB.
+
+    Args:
+        listening: a socket that listens.
+        make: makes the server, giving way between its steps.
+    """
+
+    def __init__(self, listening: Any, make: Callable[[], BoundedServer]) -> None:
+        self._listening = listening
+        self._make = make
+        self._server: BoundedServer | None = None
+        self._waiting = gevent.spawn(self._wait)
+
+    def stop(self) -> None:
+        """Close the socket; requests may end for `_CLOSE_SECONDS`."""
+        self._waiting.kill()
+        if self._server is not None:
+            self._server.stop(_CLOSE_SECONDS)
+        self._listening.close()
+
+    def _wait(self) -> None:
+        wait_read(self._listening.fileno())
+        server = self._make()
         server.start()
-        stack.callback(server.stop, _CLOSE_SECONDS)
+        self._server = server
 
 
 def listen_on_path(path: Path) -> socket.socket:
