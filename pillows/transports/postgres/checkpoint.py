@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.errors import FencedError, StateLostError
 from pillows.transports.base import TargetState
 from pillows.transports.postgres.schema import table_exists
-from pillows.transports.postgres.statements import Name, Table, fetch_value
+from pillows.transports.postgres.statements import Name, Table, fetch_value, literal
 
 #: Class of the advisory locks by which the parts of a pillow take turns ("part" as a number).
 PART_LOCK = int.from_bytes(b"part")
@@ -48,6 +49,7 @@ class CheckpointRow:
         self._table_path = (schema, "pillowd_checkpoint")
         self._table = Name(*self._table_path)
         self._fence = secrets.token_hex(8)
+        self._composed: dict[str, bytes] = {}
 
     def find_state(self, cursor: psycopg.Cursor) -> TargetState:
         """Return what the row says; an empty state if it or its table is missing."""
@@ -97,24 +99,31 @@ class CheckpointRow:
         if not self._is_part:
             self._execute(cursor, _FENCE_PARTS)
 
-    def lock_fence(self, cursor: psycopg.Cursor) -> None:
-        """Lock the fence until the end of the transaction.
+    @cached_property
+    def lock_query(self) -> bytes:
+        """Locks the fence until the end of the transaction: `require_fence` then looks at the result.
 
         Parts take turns: a document that has changed its part may be in two transactions, and what one has
-        read must stay valid until it commits.
+        read must stay valid until it commits. Without parameters, so that it is sent with `begin`.
+        """
+        turn = "select pg_advisory_xact_lock({lock}, hashtext({pillow})); " if self._is_part else ""
+        fence = "select from {table} where pillow = {pillow} and source = {source} and fence = {fence}"
+        locking = sql.SQL(f"{turn}{fence} for no key update").format(
+            table=self._table,
+            lock=sql.Literal(PART_LOCK),
+            pillow=literal(self._key.pillow),
+            source=literal(self._key.source),
+            fence=literal(self._fence),
+        )
+        return locking.as_bytes().replace(b"%%", b"%")
+
+    def require_fence(self, cursor: psycopg.Cursor) -> None:
+        """Make sure that `lock_query` found the fence.
 
         Raises:
             FencedError: somebody else has it, or nobody ever took it.
         """
-        if self._is_part:
-            names = (PART_LOCK, self._key.pillow)
-            cursor.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", names)
-        found = self._execute(
-            cursor,
-            "select from {} where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s"
-            " for no key update",
-        )
-        self._require_row(found.rowcount)
+        self._require_row(cursor.rowcount)
 
     def save(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Save the checkpoint with the transaction.
@@ -187,7 +196,10 @@ class CheckpointRow:
         if checkpoint is not None:
             parameters |= _to_columns(checkpoint)
             parameters["json"] = msgspec.json.encode(checkpoint.to_json()).decode()
-        return cursor.execute(sql.SQL(statement).format(self._table), parameters)
+        composed = self._composed.get(statement)
+        if composed is None:
+            composed = self._composed[statement] = sql.SQL(statement).format(self._table).as_bytes()
+        return cursor.execute(composed, parameters)
 
 
 def _to_columns(checkpoint: Checkpoint) -> dict[str, Any]:

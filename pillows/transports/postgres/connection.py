@@ -23,6 +23,8 @@ from pillows.transports.postgres.errors import to_pillow_error
 from pillows.transports.postgres.open_connection import apply_settings, is_pooled, open_connection
 from pillows.transports.postgres.options import PostgresConnection
 
+_BEGIN = b"begin isolation level read committed; "
+
 #: Limit for asking the server to stop a query that nobody waits for any more.
 CANCEL_SECONDS = 2.0
 
@@ -51,10 +53,14 @@ class ServerConnection:
         self._is_pooled = False
 
     @contextmanager
-    def transaction(self) -> Iterator[psycopg.Cursor]:
+    def transaction(self, first: bytes = b"") -> Iterator[psycopg.Cursor]:
         """Begin a transaction: committed at the end of the block, or rolled back by closing the connection.
 
         The block may commit by itself.
+
+        Args:
+            first: statements without parameters that are executed first, if possible in one round trip with
+                the beginning; the cursor has the result of the last one.
 
         Raises:
             RetryableError: the server is away or busy, or did not answer in time.
@@ -64,10 +70,16 @@ class ServerConnection:
         late = RetryableError(f"PostgreSQL did not finish within {seconds:g} s.")
         try:
             with gevent.Timeout(seconds, late), self._ensure_connected().cursor() as cursor:
-                cursor.execute("begin isolation level read committed")
                 if self._is_pooled:
+                    cursor.execute(_BEGIN)
                     apply_settings(cursor, self._options, self._application, is_local=True)
                     self._prepare(cursor, True)
+                    if first:
+                        cursor.execute(first)
+                else:
+                    cursor.execute(_BEGIN + first)
+                while cursor.nextset():
+                    pass
                 yield cursor
                 if cursor.connection.info.transaction_status is not pq.TransactionStatus.IDLE:
                     _commit(cursor)

@@ -63,7 +63,7 @@ def encode_head(document: DocumentRows, write_version: int) -> bytes:
         PermanentError: the id or revision has no UTF-8 form.
     """
     id, rev = document.id, document.rev
-    if not (_is_plain(id) and _is_plain(rev)):
+    if not _is_plain(id + rev):
         id, rev = _escape(id), _escape(rev)
     return _to_bytes(f"{id}\t{rev}\t{write_version}\t")
 

@@ -172,9 +172,9 @@ class PostgresTransport(KeyedTransport):
 
     def acquire(self, checkpoint: Checkpoint) -> None:
         """Store the checkpoint and take the fence; see `Transport.acquire`."""
-        with self._server.transaction() as cursor:
+        with self._server.transaction(self._checkpoint.lock_query if self._acquired else b"") as cursor:
             if self._acquired:
-                self._checkpoint.lock_fence(cursor)
+                self._checkpoint.require_fence(cursor)
             if not self._opened:
                 self._create_missing(cursor)
             self._checkpoint.acquire(cursor, checkpoint)
@@ -306,8 +306,8 @@ class PostgresTransport(KeyedTransport):
     @contextmanager
     def _fenced(self) -> Iterator[psycopg.Cursor]:
         """Begin a transaction in which nobody else can take the tail's fence."""
-        with self._server.transaction() as cursor:
-            self._checkpoint.lock_fence(cursor)
+        with self._server.transaction(self._checkpoint.lock_query) as cursor:
+            self._checkpoint.require_fence(cursor)
             yield cursor
 
     def _sweep(self, table: Table, floor: int, kept: Sequence[str], database: str | None = None) -> int:

@@ -103,6 +103,8 @@ class PostgresBatchWriter:
         """Write all documents that can be written."""
         fresh = self._find_new()
         if fresh and (copied := self._copy_directly(fresh)):
+            if len(copied) == len(self._documents):
+                return WriteResult(dead=self._dead)
             taken = {one.document.id for one in copied}
             self._documents = [one for one in self._documents if one.document.id not in taken]
         if self._documents:
@@ -127,7 +129,9 @@ class PostgresBatchWriter:
         thirds of the time of staging. COPY writes all rows or none, so after a value that did not fit, only
         documents that match the value patterns are copied.
         """
-        if self._attempt(lambda: self._check_no_tombstones(fresh)) is not None or self._has_tombstones:
+        if any(table.tombstoned for table in self._tables) and (
+            self._attempt(lambda: self._check_no_tombstones(fresh)) is not None or self._has_tombstones
+        ):
             return []
         precheck_values = any(table.precheck_values for table in self._tables)
         chosen = self._select_plain(fresh) if precheck_values else fresh
