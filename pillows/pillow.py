@@ -200,13 +200,14 @@ class Pipeline:
 
     def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
         turn_began = perf_counter()
+        push = self.pusher.push
         kept = self._filtered = 0
         for number, change in enumerate(changes):
             stages = self._stages if number % TIMED_EVERY else self._timed_stages
             outcome = self.outcome(change, stages)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
-            waited = self.pusher.push((pending_range, outcome), estimate_size_bytes(change, outcome))
+            waited = push((pending_range, outcome), estimate_size_bytes(change, outcome))
             if turn_seconds > SLOW_SECONDS:
                 self._warn_slow(change, turn_seconds)
             if turn_seconds > TURN_SECONDS:

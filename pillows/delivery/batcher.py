@@ -40,7 +40,7 @@ class BatchOptions(Options):
             (`elasticsearch`). The changes of each document stay in order.
     """
 
-    max_docs: int = Field(default=1000, ge=1, le=100_000)
+    max_docs: int = Field(default=2000, ge=1, le=100_000)
     max_bytes: Size = Field(default=5 * 2**20, gt=0)
     linger: Duration = Field(default=0.0, ge=0, le=60)
     max_in_flight: int = Field(default=1, ge=1, le=16)

@@ -23,7 +23,7 @@ def test_every_default_is_filled_in(tmp_path):
     _, text = shown(tmp_path, GOOD)
     plain = yaml.safe_load(text)
     assert plain["checkpoints"] == {"type": "pod", "interval": "5s", "max_uncheckpointed": 1000}
-    batch = {"max_docs": 1000, "max_bytes": "5MiB", "linger": "0s", "max_in_flight": 1}
+    batch = {"max_docs": 2000, "max_bytes": "5MiB", "linger": "0s", "max_in_flight": 1}
     assert plain["pillows"]["cases"]["batch"] == batch
     assert plain["pillows"]["cases"]["source"]["since"] == "beginning"
     assert plain["connections"]["couch"]["timeouts"]["connect"] == "10s"

@@ -206,9 +206,9 @@ def test_a_batch_that_fails_while_it_lingers_gives_nothing() -> None:
     assert taking.get(timeout=60) is None
 
 
-def test_the_defaults_are_a_thousand_items_and_five_mebibytes() -> None:
+def test_the_defaults_are_two_thousand_items_and_five_mebibytes() -> None:
     assert BatchOptions().model_dump() == {
-        "max_docs": 1000,
+        "max_docs": 2000,
         "max_bytes": 5_242_880,
         "linger": 0.0,
         "max_in_flight": 1,
