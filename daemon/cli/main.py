@@ -83,14 +83,23 @@ COMMANDS = {
 }
 
 
+#: New objects between two looks for garbage; by default 700.
+_OBJECTS_BETWEEN_LOOKS = 10_000
+
+
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Look for no garbage during imports, nor later in what they make: it took a tenth of the start."""
+    """Look for no garbage during imports, nor later in what they make: it took a tenth of the start.
+
+    Later it is looked for less often than by default. Hardly anything that a document passes through is in a
+    cycle, and the looks took a fifteenth of a catch-up.
+    """
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
         gc.enable()
 
 
