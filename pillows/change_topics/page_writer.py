@@ -17,8 +17,6 @@ from pillows.change_topics.records import (
 )
 from pillows.feed.base import DatabaseIdentity
 from pillows.kafka import topics as topic_admin
-from pillows.kafka.delivery import ABORTED
-from pillows.kafka.errors import to_error
 from pillows.kafka.message import Headers, Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
@@ -85,10 +83,7 @@ class PageWriter:
         """
         after = advance(before, pieces)
         messages = [*self._make_messages(pieces), make_message(self._to.topics, self._to.source, after)]
-        failures = self._producer.send(messages).failures.values()
-        if failures:
-            cause = next((each for each in failures if each.name != ABORTED.name), ABORTED)
-            raise to_error(cause, self._to.connection.servers)
+        self._producer.send_all(messages)
         return after
 
     def _make_messages(self, pieces: Sequence[Piece]) -> Iterator[Message]:

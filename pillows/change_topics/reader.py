@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from gevent.event import Event
 
-from checkpoints import TailKey
+from checkpoints import Seq, TailKey
 from pillows.change_topics.page_writer import Destination, PageWriter
 from pillows.change_topics.pages import Pages, Piece
 from pillows.change_topics.positions import Position, load_position
 from pillows.clock import Clock
-from pillows.errors import RecreatedError, RetryableError
+from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import TICK_SECONDS
 from pillows.feed.couch_feed import CouchFeed
 from pillows.kafka.producer import Producer
@@ -64,7 +64,7 @@ class Reader:
         self._position = Position()
         self._saved_at: float | None = None
         self._last_byte_at: float | None = None
-        self._is_recreated = False
+        self._begins_anew = False
 
     @property
     def state(self) -> State:
@@ -89,7 +89,13 @@ class Reader:
             except RecreatedError as error:
                 # The pillows decide whether to follow; the records tell the two databases apart.
                 self._observer.rewind(self._key, kind=Rewind.RECREATED, reason=str(error))
-                self._is_recreated = True
+                self._begins_anew = True
+            except InvalidSeqError as error:
+                if self._position.seq == Seq.BEGINNING:
+                    raise
+                # Records that are there already harm nothing.
+                self._observer.rewind(self._key, kind=Rewind.REPEATED, reason=error.detail)
+                self._begins_anew = True
             except RetryableError as error:
                 self._pause(error, backoff, stop)
         self._monitor.enter(State.STOPPED)
@@ -142,7 +148,7 @@ class Reader:
     def _find_position(self, feed: CouchFeed) -> Position:
         """Return where to begin. Call it after the reader before this one was fenced."""
         found = load_position(self._to.connection, self._to.topics, self._key.source)
-        if found is not None and not self._is_recreated:
+        if found is not None and not self._begins_anew:
             return found
         identity = replace(feed.identify(), marked=True) if feed.mark() else None
         return Position(identity=identity, ordinal=found.ordinal if found is not None else 0)
@@ -154,7 +160,7 @@ class Reader:
             self._monitor.note_batch(piece.batch, feed.trouble, feed.last_byte_at)
 
     def _note_written(self, pieces: Sequence[Piece]) -> None:
-        self._is_recreated = False
+        self._begins_anew = False
         self._saved_at = self._clock.monotonic()
         self._monitor.note_move(
             WatermarkMove(

@@ -6,7 +6,7 @@ from collections import deque
 
 from confluent_kafka import Message as LibraryMessage
 
-#: What a message takes in memory beside its key and value.
+#: What a message takes in memory beside its value.
 _MESSAGE_BYTES = 300
 
 
@@ -25,7 +25,7 @@ class PartitionQueue:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._messages: deque[tuple[LibraryMessage, int]] = deque()
+        self._messages: deque[LibraryMessage] = deque()
         self._put_bytes = 0  # each side writes its own
         self._taken_bytes = 0
         self.is_paused = False
@@ -46,15 +46,11 @@ class PartitionQueue:
 
     def put(self, message: LibraryMessage) -> None:
         """Add a message. For the thread."""
-        size_bytes = len(message.key() or b"") + len(message.value() or b"") + _MESSAGE_BYTES
-        self._put_bytes += size_bytes
-        self._messages.append((message, size_bytes))
+        self._put_bytes += _MESSAGE_BYTES + len(message)
+        self._messages.append(message)
 
     def take(self) -> list[LibraryMessage]:
         """Take every message. For the hub."""
-        taken: list[LibraryMessage] = []
-        while self._messages:
-            message, size_bytes = self._messages.popleft()
-            self._taken_bytes += size_bytes
-            taken.append(message)
+        taken = [self._messages.popleft() for _ in range(len(self._messages))]
+        self._taken_bytes += _MESSAGE_BYTES * len(taken) + sum(map(len, taken))
         return taken

@@ -86,6 +86,31 @@ class Producer:
                 break
         return delivery
 
+    def send_all(self, messages: Iterable[Message]) -> None:
+        """Send messages in one transaction: all of them or none. No message has a report, which is cheaper.
+
+        Raises:
+            RetryableError: it is not known whether they are written, or they are not.
+            AccessError, ConfigError, FencedError: they are not; see `send`.
+        """
+        library = self.fence()
+        if self._in_transaction:  # of a write that was killed
+            self._abort(library)
+        self._in_transaction, self._down_at = True, None
+        try:
+            self._worker.run(library.begin_transaction)
+            for message in self._take_turns(messages):
+                self._produce(library, message, None)
+            self._commit_while_up(library)
+        except KafkaException as error:
+            failure = to_failure(error.args[0])
+            if error.args[0].txn_requires_abort():
+                self._abort(library)
+            else:
+                self._fatal = failure
+            raise to_error(self._explain(failure), self._options.servers) from error
+        self._in_transaction = False
+
     def fence(self) -> LibraryProducer:
         """Take over the transactions, if any are used: an earlier producer can't write any more.
 
@@ -223,10 +248,15 @@ class Producer:
                 self._poll()
                 gevent.sleep(0)
 
-    def _produce(self, library: LibraryProducer, message: Message, delivery: Delivery) -> None:
-        report = delivery.expect(message.id)
+    def _produce(self, library: LibraryProducer, message: Message, delivery: Delivery | None) -> None:
+        """Give the library a message.
+
+        Raises:
+            KafkaException: it is refused, and there is no delivery to note that.
+        """
+        report = delivery.expect(message.id) if delivery is not None else None
         headers: Any = message.headers
-        began = time.monotonic()
+        began: float | None = None
         while True:
             try:
                 return library.produce(
@@ -238,10 +268,13 @@ class Producer:
                     headers=headers,
                 )
             except BufferError:  # full: wait for acknowledgements
+                began = began or time.monotonic()
                 self._poll()
                 self._check(began)
                 gevent.sleep(0.002)
             except KafkaException as error:
+                if report is None:
+                    raise
                 return report(error.args[0], None)
 
     def _wait(self, delivery: Delivery) -> None:
@@ -305,6 +338,18 @@ class Producer:
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > until:
                     raise
+
+    def _commit_while_up(self, library: LibraryProducer) -> None:
+        """Commit, as long as a broker can be reached."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self._worker.run(library.commit_transaction, DOWN_SECONDS)
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    raise
+            self._poll()
+            self._check(began)
 
     def _abort(self, library: LibraryProducer) -> None:
         """Abort the transaction; a producer that cannot is replaced before the next one."""

@@ -138,17 +138,17 @@ def test_a_reader_that_was_replaced_publishes_nothing(
     """As one that was stopped (SIGSTOP) in a transaction, while another one took over."""
     fill(service.couch, 100)
     may_go_on, holds = Event(), Event()
-    send = Producer._commit
+    send = Producer._commit_while_up
 
     def hold(producer: Producer, library: Any) -> None:
         holds.set()
         may_go_on.wait(60)
         send(producer, library)
 
-    monkeypatch.setattr(Producer, "_commit", hold)
+    monkeypatch.setattr(Producer, "_commit_while_up", hold)
     zombie = Run(make_reader(*service.arguments))
     wait_until(holds.is_set, worker=zombie.greenlet)
-    monkeypatch.setattr(Producer, "_commit", send)
+    monkeypatch.setattr(Producer, "_commit_while_up", send)
     assert service.catch_up().count_repeated() == 0
     fill(service.couch, 100, offset=500)
     may_go_on.set()
