@@ -210,6 +210,11 @@ def test_another_content_of_a_named_file_changes_the_tails_that_have_read_it(
     first = parts()
     assert [key.pillow for key in compare(missing, first).changed] == ["forms"]
     assert compare(first, parts()).changed == []
-    bundle.write_text("two")
-    assert [key.pillow for key in compare(first, parts()).changed] == ["forms"]
-    assert "two" not in repr(parts())
+    for text in ("two", "one and another certificate", "one" + "x" * 300_000 + "y"):
+        bundle.write_text(text)
+        assert [key.pillow for key in compare(first, parts()).changed] == ["forms"]
+    assert "xxx" not in repr(parts())
+    bundle.unlink()
+    assert compare(missing, parts()).changed == []
+    bundle.mkdir()
+    assert compare(missing, parts()).changed == []
