@@ -49,7 +49,9 @@ CHANGED = 12
 DOCUMENT_BYTES = 300
 #: Let the last saves end before the daemon counts as idle.
 SETTLE_SECONDS = 6.0
-LOOK_SECONDS = 0.1
+#: Wait between two looks at the daemon, which cost it a little: short where a load is short.
+LOOK_SECONDS_PER_DATABASE = 0.001
+LONGEST_LOOK_SECONDS = 1.0
 
 CONFIG = """
 version: 1
@@ -156,7 +158,7 @@ class Daemon:
     def wait(self, databases: int, changes: int) -> float:
         """Wait until so many databases are parked and changes carried; return the seconds since the start."""
         while self._process.poll() is None:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(min(LONGEST_LOOK_SECONDS, 0.05 + databases * LOOK_SECONDS_PER_DATABASE))
             try:
                 (tail,) = self._client.call("list_pillows")["pillows"]
             except StoreError:

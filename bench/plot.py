@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 300, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 16, 34, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 28, 34, 40
 COLOURS = ("#3b82f6", "#d97706", "#16a34a")
 STYLE = (
     "text{font-size:12px;fill:#7a828e}.title{font-size:14px;font-weight:600}"
@@ -79,14 +79,14 @@ def _draw_panel(panel: Panel, x_label: str) -> Iterator[str]:
     yield f'<text x="{(LEFT + right) / 2}" y="{bottom + 33}" text-anchor="middle">{escape(x_label)}</text>'
     for y in _get_ticks(low, high, is_log=panel.is_log):
         yield f'<text x="{LEFT - 6}" y="{place(ticks[0], y)[1] + 4}" text-anchor="end">{y:,g}</text>'
-    for (label, line), colour in zip(panel.lines.items(), COLOURS, strict=False):
+    named = zip(panel.lines.items(), COLOURS, strict=False)
+    for number, ((label, line), colour) in enumerate(named, start=1):
         points = [place(x, y) for x, y in sorted(line.items())]
         path = "L".join(f"{x} {y}" for x, y in points)
         yield f'<path class="line" stroke="{colour}" d="M{path}"/>'
         for x, y in points:
             yield f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
-        x, y = points[-1]
-        yield f'<text x="{x}" y="{y - 8}" text-anchor="end" style="fill:{colour}">{escape(label)}</text>'
+        yield f'<text x="{LEFT + 8}" y="{TOP + 14 * number}" style="fill:{colour}">{escape(label)}</text>'
 
 
 def _get_bounds(values: Sequence[float], *, is_log: bool) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def _get_bounds(values: Sequence[float], *, is_log: bool) -> tuple[float, float]
     if is_log:
         return 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values) * 1.01))
     step = 10.0 ** math.floor(math.log10(max(values)))
-    return 0.0, step * math.ceil(max(values) * 1.05 / step)
+    return 0.0, step * math.ceil(max(values) * 1.3 / step)
 
 
 def _get_ticks(low: float, high: float, *, is_log: bool) -> list[float]:

@@ -31,7 +31,7 @@ def test_a_chart_holds_all_its_points_inside_its_frame(is_log):
     root = ElementTree.fromstring(text)
     circles = root.findall(".//{*}circle")
     assert len(circles) == 5
-    assert all(46 <= float(each.attrib["cx"]) <= 284 for each in circles)
+    assert all(46 <= float(each.attrib["cx"]) <= 272 for each in circles)
     assert all(34 <= float(each.attrib["cy"]) <= 190 for each in circles)
     assert "two & more" in "".join(root.itertext())
 
