@@ -122,14 +122,9 @@ def test_documents_of_one_database_are_sent_again(start: Start, databases: Datab
     gone = [f"{databases.prefix}{name}:doc-000007" for name in "ab"]
     with closing(sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None)) as db:
         db.executemany("delete from docs where _id = ?", [(key,) for key in gone])
-    ids = tmp_path / "ids.txt"
-    ids.write_text("doc-000007\nnever-was\n")
-    done = ask(daemon, "backfill", a, "--ids", str(ids), "--yes")
-    assert (done["state"], done["documents"], done["done"]) == ("done", 2, 2)
-    assert databases.documents().keys() - read_sqlite(tmp_path / "t.sqlite").keys() == {gone[1]}
-
     done = ask(daemon, "backfill", a, "--prefix", "doc-", "--yes")
     assert (done["state"], done["documents"], done["done"]) == ("done", 30, 30)
+    assert databases.documents().keys() - read_sqlite(tmp_path / "t.sqlite").keys() == {gone[1]}
     daemon.wait_for(lambda: states(daemon) == {"parked": 2})
     assert "name one" in daemon.command_here("backfill", "users", "--prefix", "doc-", "--yes").stderr
     assert daemon.stop() == 0

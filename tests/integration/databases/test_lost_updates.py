@@ -15,8 +15,8 @@ from tests.support.databases import Databases, make_config, read_sqlite, running
 from tests.support.lossy_updates import LossyUpdates
 from tests.support.sizes import size
 
-DATABASES = size(ci=10, proof=200)
-WRITES = size(ci=80, proof=6000)
+DATABASES = size(ci=10, proof=100)
+WRITES = size(ci=80, proof=2000)
 #: The feed lasts so long, and the interval between two sweeps of a feed that is cut is `poll`.
 CUT_SECONDS, POLL_SECONDS = size(ci=0.5, proof=20.0), size(ci=1.0, proof=30.0)
 LOST_SHARE = size(ci=0.4, proof=0.1)
