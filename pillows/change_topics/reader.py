@@ -64,7 +64,7 @@ class Reader:
         self._position = Position()
         self._saved_at: float | None = None
         self._last_byte_at: float | None = None
-        self._begins_anew = False
+        self._begins_anew = self._is_recreated = False
 
     @property
     def state(self) -> State:
@@ -89,7 +89,7 @@ class Reader:
             except RecreatedError as error:
                 # The pillows decide whether to follow; the records tell the two databases apart.
                 self._observer.rewind(self._key, kind=Rewind.RECREATED, reason=str(error))
-                self._begins_anew = True
+                self._is_recreated = True
             except InvalidSeqError as error:
                 if self._position.seq == Seq.BEGINNING:
                     raise
@@ -147,11 +147,13 @@ class Reader:
 
     def _find_position(self, feed: CouchFeed) -> Position:
         """Return where to begin. Call it after the reader before this one was fenced."""
-        found = load_position(self._to.connection, self._to.topics, self._key.source)
-        if found is not None and not self._begins_anew:
-            return found
-        identity = replace(feed.identify(), marked=True) if feed.mark() else None
-        return Position(identity=identity, ordinal=found.ordinal if found is not None else 0)
+        found = load_position(self._to.connection, self._to.topics, self._key.source) or Position()
+        if self._begins_anew:
+            found = replace(found, seq=Seq.BEGINNING)
+        if self._is_recreated or found.identity is None:
+            identity = replace(feed.identify(), marked=True) if feed.mark() else None
+            found = replace(found, seq=Seq.BEGINNING, identity=identity)
+        return found
 
     def _note_read(self, pieces: Sequence[Piece], feed: CouchFeed) -> None:
         self._monitor.tick()
@@ -160,7 +162,7 @@ class Reader:
             self._monitor.note_batch(piece.batch, feed.trouble, feed.last_byte_at)
 
     def _note_written(self, pieces: Sequence[Piece]) -> None:
-        self._begins_anew = False
+        self._begins_anew = self._is_recreated = False
         self._saved_at = self._clock.monotonic()
         self._monitor.note_move(
             WatermarkMove(

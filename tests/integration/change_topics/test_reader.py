@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
 
+from checkpoints import Seq
 from pillows.change_topics import page_writer
 from pillows.change_topics.names import ServiceTopics
 from pillows.change_topics.page_writer import PageWriter, advance
@@ -286,6 +288,22 @@ def test_purged_documents_are_published_as_deleted_and_every_partition_is_told(s
     assert sorted(each.partition() or 0 for each in told) == [0, 1, 2, 3]
     assert decode_purge(told[0].value() or b"").missed == 0
     assert service.catch_up().count_repeated() == 0, "it is told once"
+
+
+@pytest.mark.proof
+def test_a_position_that_couchdb_rejects_has_the_database_read_again(service: Service) -> None:
+    """It is still known which purges were told."""
+    fill(service.couch, 5)
+    before = service.catch_up()
+    assert before.position is not None
+    service.couch.purge("d1")
+    broken = replace(before.position, seq=Seq('"nonsense"'))
+    with closing(Producer(KafkaConnection(servers=(service.server,)))) as producer:
+        assert not producer.send([make_message(service.topics, service.source, broken)]).failures
+    found = service.catch_up()
+    found.assert_agreeing()
+    assert [each.id for each in found.changes if each.rev == PURGED_REV] == ["d1"]
+    assert len(found.changes) == 5 + 4 + 1
 
 
 @pytest.mark.proof
