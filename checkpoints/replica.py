@@ -9,7 +9,18 @@ from typing import Protocol
 Key = tuple[str, ...]
 
 
-class Replica(Protocol):
+class ReplicaWriter(Protocol):
+    """The part of a replica that takes what changes."""
+
+    def write(self, entries: Mapping[Key, bytes | None]) -> None:
+        """Store entries; None removes one. They are durable when this returns.
+
+        Raises:
+            StoreWriteError: the write failed, or may have; some of the entries may be there.
+        """
+
+
+class Replica(ReplicaWriter, Protocol):
     """The copy of one store, kept where other machines find it.
 
     A store that has one begins with the copy's entries, and is only a cache of it from then on. It calls no
@@ -21,11 +32,4 @@ class Replica(Protocol):
 
         Raises:
             StoreError: it cannot be read.
-        """
-
-    def write(self, entries: Mapping[Key, bytes | None]) -> None:
-        """Store entries; None removes one. They are durable when this returns.
-
-        Raises:
-            StoreWriteError: the write failed, or may have; some of the entries may be there.
         """

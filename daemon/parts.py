@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gevent.event import Event
 
@@ -84,6 +84,10 @@ def open_parts(
     if config.daemon.listens:
         observers.count(stack, config.daemon.state_dir)
     services = _open_services(stack, state, observers, around.clock)
+    if config.coordination.type == "kafka":
+        from daemon.kafka.engine import open_engine  # noqa: PLC0415 - needs Kafka's client
+
+        services = replace(services, engine=open_engine(stack, config, state, around.clock), backfills=None)
     config = source.add_builds(config)
     in_effect = InEffect.of(config, source.list_keys(config))
     supervisor = Supervisor(
@@ -105,7 +109,9 @@ def open_parts(
         stop=around.stop,
     )
     verification = rebuilder = None
-    if source.path is not None:
+    if services.engine is not None:
+        services.engine.follow_pauses(supervisor, state.pauses)
+    elif source.path is not None:
         verification = VerifyRunner(
             VerifyCommand(source.path, source.environ).run,
             get_config=lambda: reloader.config,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from checkpoints import TailKey
 from daemon.assembly.tails import repair_documents
@@ -14,6 +15,9 @@ from daemon.control.running import RunningDaemon
 from daemon.http.listeners import Listener, Listeners
 from daemon.http.problems import to_answer
 from daemon.parts import Parts, Surroundings
+
+if TYPE_CHECKING:
+    from daemon.kafka.shared_pillows import SharedPillows
 
 
 def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
@@ -34,7 +38,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
         state=parts.state,
         clock=around.clock,
         daemon=_describe_daemon(parts, around, opened),
-        repair=lambda key, ids: repair_documents(parts.reloader.config, parts.services, key, ids),
+        repair=_make_repair(parts),
         explain=lambda error: to_answer(error, around.logs.redactor).body,
     )
     stack.callback(api.operations.close)
@@ -55,6 +59,21 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
     opened += stack.enter_context(listeners.open(parts.reloader.config.daemon))
 
 
+def _make_repair(parts: Parts) -> Callable[[TailKey, Sequence[str]], None] | None:
+    """Return what sends documents of a stopped tail again; None where several daemons share it."""
+    if parts.services.engine is not None:
+        return None
+    return lambda key, ids: repair_documents(parts.reloader.config, parts.services, key, ids)
+
+
+def _find_shared(parts: Parts, around: Surroundings) -> SharedPillows | None:
+    if parts.services.engine is None:
+        return None
+    from daemon.kafka.shared_pillows import SharedPillows  # noqa: PLC0415 - needs Kafka's client
+
+    return SharedPillows(parts.services.engine, around.clock)
+
+
 def _describe_daemon(parts: Parts, around: Surroundings, listeners: Sequence[Listener]) -> RunningDaemon:
     reloader = parts.reloader
 
@@ -73,4 +92,5 @@ def _describe_daemon(parts: Parts, around: Surroundings, listeners: Sequence[Lis
         list_transports=list_transports,
         digest_config=lambda: digest_config(reloader.config),
         dump_config=lambda: to_effective(reloader.config),
+        shared=_find_shared(parts, around),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.backfill.backfills import Backfills
@@ -11,6 +12,9 @@ from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.feed.shared.pool import FeedPool
 from pillows.observer import Observer
+
+if TYPE_CHECKING:  # few daemons need Kafka's client
+    from daemon.kafka.engine import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,7 @@ class Services:
         observer: receives everything that happens.
         backfills: run beside the feeds of the tails; None where no tail runs any.
         feeds: shared connections to CouchDB; None lets each tail read alone.
+        engine: distributes the pillows over the daemons of a service; None where one daemon runs them all.
         is_paused: returns whether an operator has paused a tail.
     """
 
@@ -33,4 +38,5 @@ class Services:
     observer: Observer
     backfills: Backfills | None = None
     feeds: FeedPool | None = None
+    engine: Engine | None = None
     is_paused: Callable[[TailKey], bool] = lambda _: False

@@ -57,6 +57,11 @@ def build_tails(
             from daemon.assembly.databases import build_databases  # noqa: PLC0415 - few pillows need it
 
             return build_databases(config, settings, parts, services)
+        if services.engine is not None:
+            from daemon.assembly.partitions import build_partitioned  # noqa: PLC0415 - needs Kafka's client
+
+            wanted = choose_documents(config.tails[key.pillow], make_prefilter(settings.pillow.filter))
+            return build_partitioned(config, settings, parts, wanted, services)
         return lambda: Tail(settings, parts)
 
     wanted = tail_keys(config) if keys is None else keys

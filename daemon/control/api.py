@@ -76,7 +76,10 @@ class ControlApi:
         self.taps = observers.taps if observers else None
         self.metrics = observers.metrics if observers else None
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.tails = tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
+        shared = daemon.shared if daemon else None
+        self.tails = tails = Tails(
+            keys, state=state, clock=clock, supervisor=supervisor, are_shared=shared is not None
+        )
         self.audit = state.audit
         self.snapshots = Snapshots(tails.statuses, clock)
         self.databases = DatabaseCalls(tails, clock=clock)
@@ -94,7 +97,7 @@ class ControlApi:
         self.pillows = PillowCalls(
             tails, self.snapshots, clock=clock, details=details, listeners=daemon.listeners if daemon else ()
         )
-        self.checkpoints = CheckpointCalls(tails, self.snapshots, clock=clock)
+        self.checkpoints = CheckpointCalls(tails, self.snapshots, clock=clock, shared=shared)
         self.dead_letters = DeadLetterCalls(tails)
         hold_reloads = self.reloader.hold_off if self.reloader else nullcontext
         self.repair = RepairCalls(tails, repair, hold_reloads, clock=clock)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -14,6 +14,9 @@ from daemon.control.tails import Tails
 from daemon.errors import EditedMeanwhileError, InvalidRequestError, NotFoundError
 from daemon.tail_lookup import is_pattern
 from pillows.clock import Clock
+
+if TYPE_CHECKING:  # few daemons need Kafka's client
+    from daemon.kafka.shared_pillows import SharedPillows
 
 _log = structlog.get_logger("pillowd.operator")
 
@@ -31,19 +34,29 @@ class CheckpointCalls:
         tails: the tails, and the state directory.
         snapshots: of their states.
         clock: for the time of an edit.
+        shared: for pillows that several daemons share; None where one daemon runs all of them.
     """
 
-    def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        tails: Tails,
+        snapshots: Snapshots,
+        *,
+        clock: Clock,
+        shared: SharedPillows | None = None,
+    ) -> None:
         self._tails = tails
         self._snapshots = snapshots
         self._supervisor = tails.supervisor
         self._clock = clock
+        self._shared = shared
 
     def get(self, tail: TailKey) -> dict[str, Any]:
-        """Return the saved checkpoint of a tail.
+        """Return the saved checkpoint of a tail; of a shared one, a position that all its partitions passed.
 
         Raises:
             NotFoundError: the tail has no checkpoint.
+            NotInTimeError: the partitions of a shared one are behind.
         """
         return self._stored(tail).to_json() | {"key": str(tail)}
 
@@ -132,6 +145,8 @@ class CheckpointCalls:
         }
 
     def _stored(self, tail: TailKey) -> Checkpoint:
+        if self._shared is not None:
+            return self._shared.find_checkpoint(tail)
         stored = self._tails.state.store.get(tail)
         if stored is None:
             raise NotFoundError(f"{tail} has no checkpoint yet")
@@ -154,6 +169,8 @@ class CheckpointCalls:
                 f"{tail} is several databases, each with a position of its own",
                 remedy=f"name one of them: `pillowd databases {tail.pillow}` lists them",
             )
+        if self._shared is not None:
+            return self._reset_shared(what, tail, expected, self._shared)
         before: list[str] = []
 
         def noted(stored: Checkpoint | None) -> Checkpoint:
@@ -174,6 +191,20 @@ class CheckpointCalls:
             databases.note_edit(tail.database)
         self._snapshots.forget()
         return edited.to_json() | {"key": str(tail), "before": before[0]}
+
+    def _reset_shared(
+        self, what: str, tail: TailKey, expected: Expected, shared: SharedPillows
+    ) -> dict[str, Any]:
+        """Reset a pillow in all daemons that share it; each of its partitions has a position of its own."""
+        if what != "reset" or expected is not None:
+            raise InvalidRequestError(
+                f"several daemons share {tail}, and each of its partitions has a position of its own",
+                remedy=f"`pillowd checkpoint reset {tail.pillow}`, without a generation, begins anew",
+            )
+        shared.reset(tail)
+        _log.warning("checkpoint.edited", pillow=str(tail), how=what, before="", seq=str(Seq.BEGINNING))
+        self._snapshots.forget()
+        return Checkpoint.reset(None).to_json() | {"key": str(tail), "before": ""}
 
 
 def _check_expected(tail: TailKey, stored: Checkpoint | None, expected: Expected) -> None:

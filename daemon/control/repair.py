@@ -57,7 +57,10 @@ class RepairCalls:
             ConflictError: it cannot.
         """
         if self._repair is None:
-            raise ConflictError("nothing can be repaired from here")
+            raise ConflictError(
+                "nothing can be repaired from here",
+                remedy="`pillowd checkpoint reset` of the pillow writes every document again",
+            )
 
     def repair(self, tail: TailKey, ids: Sequence[str]) -> dict[str, Any]:
         """Send documents through the pipeline again, as they are now; a running tail stops meanwhile.

@@ -10,6 +10,7 @@ from checkpoints import TailKey
 from daemon.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:  # commands on the files need none of these
+    from daemon.kafka.shared_pillows import SharedPillows
     from daemon.logs.setup import Logs
     from daemon.observers import Observers
     from daemon.rebuilds.rebuilder import Rebuilder
@@ -32,6 +33,7 @@ class RunningDaemon:
         list_transports: returns the names of a tail's transports, in configured order.
         digest_config: returns the digest of the configuration in effect.
         dump_config: returns the configuration in effect, with its secrets masked.
+        shared: for pillows that several daemons share; None where one daemon runs all of them.
     """
 
     supervisor: Supervisor
@@ -44,3 +46,4 @@ class RunningDaemon:
     list_transports: Callable[[TailKey], Sequence[str]] = lambda _: ()
     digest_config: Callable[[], str] = str
     dump_config: Callable[[], dict[str, Any]] = dict
+    shared: SharedPillows | None = None

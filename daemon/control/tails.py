@@ -8,12 +8,13 @@ from typing import Any
 
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
-from daemon.errors import UnknownPillowError
+from daemon.errors import ConflictError, UnknownPillowError
 from daemon.rebuilds import record
 from daemon.state_dir import StateDir
 from daemon.supervision.supervised_tail import SeveralDatabases
 from daemon.supervision.supervisor import Supervisor
 from daemon.verification import comparisons
+from pillows.change_topics.partition_keys import split_partition
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -29,13 +30,21 @@ class Tails:
         state: the open state directory.
         clock: for the age of checkpoints.
         supervisor: of the running daemon; None if the calls work on the files alone.
+        are_shared: whether several daemons share each pillow.
     """
 
     def __init__(
-        self, keys: Collection[TailKey], *, state: StateDir, clock: Clock, supervisor: Supervisor | None
+        self,
+        keys: Collection[TailKey],
+        *,
+        state: StateDir,
+        clock: Clock,
+        supervisor: Supervisor | None,
+        are_shared: bool = False,
     ) -> None:
         self.state = state
         self.supervisor = supervisor
+        self.are_shared = are_shared
         self._given = keys
         self._clock = clock
 
@@ -78,12 +87,19 @@ class Tails:
         Args:
             text: names it, as for `configured`.
             source: picks one of its sources.
-            of_one_database: refuse a pillow that reads several, too.
+            of_one_database: refuse a pillow that reads several, or that several daemons share, too.
 
         Raises:
             UnknownPillowError: as `configured`; or it is one of several databases, or reads several.
+            ConflictError: several daemons share it.
         """
         tail = self.configured(text, source)
+        if of_one_database and self.are_shared:
+            raise ConflictError(
+                f"several daemons share {tail}, and this needs one that has all of it",
+                remedy=f"`pillowd checkpoint reset {tail.pillow}` writes every document again; or run the "
+                "pillow with `coordination: { type: none }` meanwhile",
+            )
         if (pattern := self.find_pattern(tail)) is not None:
             raise UnknownPillowError(
                 f"{tail} is one database of {pattern}, and this is done with a pillow as a whole",
@@ -121,7 +137,13 @@ class Tails:
         return tail_lookup.find_members(tail, self.state.store.keys())
 
     def list_with_letters(self, tail: TailKey) -> list[TailKey]:
-        """Return the tails with dead letters: the given one, or its databases if it reads several."""
+        """Return the tails with dead letters: the given one, or its databases if it reads several.
+
+        Of a pillow that several daemons share, those of the partitions that are here.
+        """
+        if self.are_shared:
+            letters = self.state.dead_letters.list_tails(tail.pillow)
+            return [each for each in letters if split_partition(each)[0] == tail]
         if not tail_lookup.is_pattern(tail):
             return [tail]
         return tail_lookup.find_members(tail, self.state.dead_letters.list_tails(tail.pillow))

@@ -76,7 +76,7 @@ class Coordinator(Protocol):
 
 
 class NoCoordinator:
-    """Grants at once: no other daemon runs these pillows, or each runs its part of them."""
+    """Grants at once: no other daemon runs these pillows."""
 
     def acquire(self, _stop: Event, _each_wait: Callable[[str], None]) -> Grant | None:
         """Return at once; see `Coordinator.acquire`."""
@@ -91,8 +91,12 @@ class NoCoordinator:
 
 def make_coordinator(config: Config) -> Coordinator:
     """Return the coordinator that a configuration names."""
-    if config.coordination.type != "postgres":
+    if config.coordination.type == "none":
         return NoCoordinator()
+    if config.coordination.type == "kafka":
+        from daemon.kafka.cluster_wait import ClusterWait  # noqa: PLC0415  needs Kafka's client
+
+        return ClusterWait(config)
     # Imported here: a daemon without it needs no connection to PostgreSQL.
     from daemon.coordination.lease import LeaseCoordinator  # noqa: PLC0415  see above
 

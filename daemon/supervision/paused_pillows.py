@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -18,6 +19,32 @@ FORMAT = 1
 class _File(msgspec.Struct, frozen=True):
     format: int
     paused: frozenset[str]
+
+
+class PausedTails(Protocol):
+    """The tails that do not run until somebody resumes them."""
+
+    def __contains__(self, key: TailKey) -> bool:
+        """Return whether a tail is paused."""
+
+    def add(self, key: TailKey) -> None:
+        """Add a tail."""
+
+    def discard(self, key: TailKey) -> None:
+        """Discard a tail."""
+
+
+class NoPauses:
+    """Nothing is paused: the partitions of a pillow never are by themselves."""
+
+    def __contains__(self, key: TailKey) -> bool:
+        return False
+
+    def add(self, key: TailKey) -> None:
+        """Do nothing."""
+
+    def discard(self, key: TailKey) -> None:
+        """Do nothing."""
 
 
 class Pauses:
@@ -65,6 +92,17 @@ class Pauses:
     def discard(self, key: TailKey) -> None:
         """Discard a tail. Durable on return; raises as `add`."""
         self._change(lambda keys: keys - {str(key)})
+
+    def follow(self, keys: frozenset[str]) -> None:
+        """Take over the replica's tails, which somebody has changed elsewhere.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with self._file:
+            if keys != self._keys:
+                self._file.write({"format": FORMAT, "paused": sorted(keys)})
+                self._keys = keys
 
     def _change(self, change: Callable[[frozenset[str]], frozenset[str]]) -> None:
         with self._file:

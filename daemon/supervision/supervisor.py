@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.config.models import RestartOptions
-from daemon.supervision.paused_pillows import Pauses
+from daemon.supervision.paused_pillows import PausedTails
 from daemon.supervision.supervised_tail import Run, SeveralDatabases, SupervisedTail, TailFactory
 from pillows.clock import Clock
 from pillows.observer import Observer
@@ -47,7 +47,7 @@ class Supervisor:
         *,
         clock: Clock,
         observer: Observer,
-        pauses: Pauses,
+        pauses: PausedTails,
         policy: RestartOptions | None = None,
         stop_timeout_seconds: float = 30.0,
         jitter: Callable[[], float] = random.random,
@@ -207,6 +207,12 @@ class Supervisor:
         self._ending = True
         for _, tail in self._all():
             tail.shutdown()
+
+    def kill(self, key: TailKey, reason: str) -> None:
+        """Kill a tail that runs, also one that was removed and still drains."""
+        for known, tail in self._all():
+            if known == key:
+                tail.kill(reason)
 
     def kill_all(self, reason: str) -> None:
         """Kill the tails that are still running."""

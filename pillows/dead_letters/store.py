@@ -24,7 +24,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from checkpoints import TailKey, Tracker
-from checkpoints.replica import Replica
+from checkpoints.replica import Replica, ReplicaWriter
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.dead_letter import (
     LONGEST_RETRY_SECONDS,
@@ -60,7 +60,7 @@ class DeadLetters:
         self._clock = clock or SystemClock()
         self._known: defaultdict[TailKey, TailIndex] = defaultdict(TailIndex)
         self._changes = self._synced = 0
-        self._replica: Replica | None = None
+        self._replica: ReplicaWriter | None = None
         self._unreplicated: set[_Key] = set()
         self._replicating = BoundedSemaphore(1)
         self._index()
@@ -88,6 +88,25 @@ class DeadLetters:
         self._index()
         self._synced = self._changes
         self._replica = replica
+
+    def replicate_to(self, replica: ReplicaWriter) -> None:
+        """Store what changes from now on in a replica, too, of which `load` brings single tails."""
+        self._replica = replica
+
+    def load(self, tail: TailKey, entries: Mapping[tuple[str, str], bytes]) -> None:
+        """Replace the dead letters of a tail that does not run by those of a replica.
+
+        Args:
+            tail: the tail.
+            entries: transport and id -> the entry as the replica got it.
+        """
+        for transport, id in list(self._known[tail].due):
+            self._forget(tail, transport, id)
+        for (transport, id), entry in entries.items():
+            fields: dict[str, Any] = json.loads(entry)
+            self._tracker[str(tail), transport, id] = fields
+            self._note(tail, transport, id, fields)
+        self._unreplicated = {key for key in self._unreplicated if key[0] != str(tail)}
 
     def add(
         self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
@@ -336,7 +355,7 @@ class DeadLetters:
         if self._replica is not None:
             self._unreplicated.add((str(tail), transport, id))
 
-    def _replicate(self, replica: Replica) -> None:
+    def _replicate(self, replica: ReplicaWriter) -> None:
         with self._replicating:  # a second caller waits for what the first one writes
             taken, self._unreplicated = self._unreplicated, set()
             try:

@@ -1,0 +1,127 @@
+"""What the pillows of a service share when Kafka distributes them."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemon.config.models import Config
+from daemon.kafka.letters import Letters
+from daemon.kafka.service import find_service
+from daemon.kafka.service_control import PauseReplica, ServiceControl
+from daemon.kafka.service_status import ServiceStatus
+from daemon.state_dir import StateDir
+from daemon.state_file import StateFile, read_state_file
+from daemon.supervision.paused_pillows import Pauses
+from daemon.supervision.supervisor import Supervisor
+from pillows.change_topics.names import ServiceTopics
+from pillows.clock import Clock
+from pillows.kafka.group import Group
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.kafka.topics import create
+
+
+class _Member(msgspec.Struct, frozen=True):
+    format: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The cluster, and what the daemons of a service tell each other there.
+
+    Attributes:
+        options: the cluster.
+        topics: the service's topics.
+        instance_id: of this daemon, in every group.
+        producer: for what needs no transaction.
+        control: what operators have asked for.
+        letters: the dead letters.
+        statuses: the statuses of tails.
+    """
+
+    options: KafkaConnection
+    topics: ServiceTopics
+    instance_id: str
+    producer: Producer
+    control: ServiceControl
+    letters: Letters
+    statuses: ServiceStatus
+
+    def make_group(self, pillow: str) -> Group:
+        """Return this daemon's membership in the group of a pillow."""
+        return Group(id=self.topics.group(pillow), instance_id=self.instance_id)
+
+    def follow_pauses(self, supervisor: Supervisor, pauses: Pauses) -> None:
+        """Pause and resume pillows here when that is asked for in any daemon."""
+
+        def follow() -> None:
+            before = {key for key in supervisor.keys if key in pauses}
+            pauses.follow(self.control.paused)
+            for key in supervisor.keys:
+                if (key in pauses) is not (key in before):
+                    (supervisor.pause if key in pauses else supervisor.resume)(key)
+
+        self.control.watch(follow)
+
+
+def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock) -> Engine:
+    """Create the service's topics, read what is there, and let dead letters and pauses be the service's.
+
+    Args:
+        stack: closes what is opened.
+        config: names the cluster and the service.
+        state: the open state directory.
+        clock: for ages.
+
+    Raises:
+        PillowError: the brokers are away, or refuse us.
+        StoreError, OSError: the state directory can't be used.
+    """
+    options, topics = find_service(config)
+    create(options, topics.describe())
+    producer = stack.enter_context(closing(Producer(options)))
+    control = stack.enter_context(closing(ServiceControl(options, topics.control, producer)))
+    statuses = stack.enter_context(closing(ServiceStatus(options, topics.status, producer, clock)))
+    letters = stack.enter_context(closing(Letters(options, topics)))
+    control.open()
+    statuses.open()
+    state.pauses.attach(PauseReplica(control))
+    state.dead_letters.replicate_to(letters)
+    instance_id = f"{topics.service}.{read_member_id(config.daemon.state_dir)}"
+    return Engine(
+        options=options,
+        topics=topics,
+        instance_id=instance_id,
+        producer=producer,
+        control=control,
+        letters=letters,
+        statuses=statuses,
+    )
+
+
+def read_member_id(folder: Path) -> str:
+    """Return the name of this daemon in every group, made at its first start.
+
+    It is kept in the state directory, so a daemon that starts again soon has its partitions back without a
+    rebalance. Two daemons with copies of one directory fence each other.
+
+    Raises:
+        IntegrityError: the file is damaged.
+        OSError: it can't be written.
+    """
+    path = folder / "member.json"
+    try:
+        return read_state_file(
+            path, _Member, format=1, what="the name of a member", remedy="delete it to get another one"
+        ).id
+    except FileNotFoundError:
+        member = _Member(1, secrets.token_hex(8))
+    with StateFile(path) as file:
+        file.write(member)
+    return member.id

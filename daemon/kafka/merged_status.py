@@ -1,0 +1,80 @@
+"""The status of a pillow from those of its partitions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from checkpoints import TailKey
+from pillows.runtime.status import State, TailStatus
+
+T = TypeVar("T")
+
+#: From well to unwell: a pillow is as well as the worst of its partitions.
+_ORDER = (
+    State.STOPPED,
+    State.PAUSED,
+    State.LIVE,
+    State.CATCHING_UP,
+    State.STARTING,
+    State.BACKING_OFF,
+    State.FAILED,
+)
+
+
+def merge_statuses(
+    key: TailKey, here: Mapping[int, TailStatus], elsewhere: Mapping[int, TailStatus]
+) -> TailStatus:
+    """Return the status of a pillow.
+
+    Args:
+        key: the pillow's.
+        here: partition -> status, of those that this daemon has.
+        elsewhere: the same, as the other daemons have told.
+    """
+    known = {**elsewhere, **here}
+    if not known:
+        return TailStatus(
+            pillow=key.pillow, source=key.source, state=State.STARTING, reason="waits for partitions", seq=""
+        )
+    statuses = list(known.values())
+    worst = max(known.items(), key=lambda each: _ORDER.index(each[1].state))
+    return TailStatus(
+        pillow=key.pillow,
+        source=key.source,
+        state=worst[1].state,
+        reason=_describe(*worst, here=len(here), count=len(known)),
+        seq=" ".join(f"{number}:{each.seq or '-'}" for number, each in sorted(known.items())),
+        changes=sum(each.changes for each in statuses),
+        pending=_add(each.pending for each in statuses),
+        lag_seconds=_greatest(each.lag_seconds for each in statuses),
+        changes_per_second=_add(each.changes_per_second for each in statuses),
+        seconds_to_go=_greatest(each.seconds_to_go for each in statuses),
+        epoch=_greatest(each.epoch for each in statuses),
+        pass_number=_greatest(each.pass_number for each in statuses),
+        dead_letters=sum(each.dead_letters for each in statuses),
+        restarts=sum(each.restarts for each in statuses),
+        last_byte_age_seconds=_greatest(each.last_byte_age_seconds for each in statuses),
+        checkpoint_age_seconds=_greatest(each.checkpoint_age_seconds for each in statuses),
+        pipeline_changed_at=_greatest(each.pipeline_changed_at for each in statuses),
+    )
+
+
+def _describe(number: int, worst: TailStatus, *, here: int, count: int) -> str:
+    """Return the reason of the worst partition; of a pillow that is well, how many are where."""
+    if worst.reason:
+        return f"partition {number}: {worst.reason}"
+    return f"{here} of {count} partitions here"
+
+
+def _add(values: Iterable[T | None]) -> T | None:
+    """Return the sum; None if one is not known."""
+    found = list(values)
+    if any(each is None for each in found):
+        return None
+    return sum(found)  # type: ignore[arg-type, return-value]
+
+
+def _greatest(values: Iterable[T | None]) -> T | None:
+    found = [each for each in values if each is not None]
+    return max(found, default=None)  # type: ignore[type-var]

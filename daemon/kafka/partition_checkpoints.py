@@ -1,0 +1,150 @@
+"""The checkpoint of one assigned partition, kept as the committed offset of its consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from checkpoints import Checkpoint, CheckpointMoved, StoreWriteError, TailKey
+from daemon.kafka.offset_metadata import PartitionPosition, encode_offset, reset_if_due
+from pillows.errors import RetryableError, StateLostError
+from pillows.kafka.group import Offset
+
+
+class Offsets(Protocol):
+    """Commits the offsets of a group's member."""
+
+    def commit(self, offsets: Sequence[Offset]) -> None:
+        """Commit offsets of partitions that the member has.
+
+        Raises:
+            RetryableError: they are not committed, or it is not known whether they are.
+        """
+
+
+class PartitionCheckpoints:
+    """The checkpoint of one partition's tail; see `Checkpoints` for the methods.
+
+    It has one tail, from the moment when the partition is assigned until it is revoked or lost.
+
+    Args:
+        key: the partition's tail.
+        number: of the partition.
+        position: what is committed; or why the tail can't begin there.
+        offsets: commits.
+        on_commit: called with each position that was committed.
+    """
+
+    def __init__(
+        self,
+        key: TailKey,
+        number: int,
+        position: PartitionPosition | StateLostError,
+        *,
+        offsets: Offsets,
+        on_commit: Callable[[PartitionPosition], None] = lambda _: None,
+    ) -> None:
+        self._key = key
+        self._number = number
+        self._lost = position if isinstance(position, StateLostError) else None
+        self._position = None if isinstance(position, StateLostError) else position
+        self._offsets = offsets
+        self._on_commit = on_commit
+        self._on_edit: Callable[[], None] | None = None
+        self._is_ours = True
+
+    @property
+    def offset(self) -> Offset | None:
+        """The offset that was committed last; None if there is none."""
+        return None if self._position is None else encode_offset(self._number, self._position)
+
+    def get(self, tail: TailKey) -> Checkpoint | None:  # noqa: ARG002 - it is the only one
+        """Return the last committed checkpoint.
+
+        Raises:
+            StateLostError: the offset is gone, or can't be read.
+        """
+        if self._lost is not None:
+            raise self._lost
+        return None if self._position is None else self._position.checkpoint
+
+    def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
+        """Commit a running tail's checkpoint.
+
+        Raises:
+            CheckpointMoved: an operator has reset it meanwhile.
+            StoreWriteError: it was not committed: the group is being rebalanced, the brokers are away, or the
+                partition belongs to another member.
+        """
+        stored = self.get(tail)
+        resets = 0 if self._position is None else self._position.resets
+        if stored is not None and stored.edits != checkpoint.edits:
+            raise CheckpointMoved(
+                f"the checkpoint of {tail} was edited: {stored.edits} times, not {checkpoint.edits}"
+            )
+        self._commit(PartitionPosition(checkpoint=checkpoint, resets=resets))
+
+    def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
+        """Commit an edit, and count it.
+
+        Raises:
+            StoreWriteError: as `save`.
+        """
+        stored = self.get(tail)
+        changed = change(stored)
+        changed = replace(changed, edits=max(changed.edits, stored.edits if stored else 0) + 1)
+        resets = 0 if self._position is None else self._position.resets
+        self._commit(PartitionPosition(checkpoint=changed, resets=resets))
+        self._tell()
+        return changed
+
+    def take_resets(self, resets: int) -> None:
+        """Take the operators' resets that were asked for since.
+
+        Raises:
+            StoreWriteError: as `save`; call again.
+        """
+        position = self._position
+        if position is None:  # it was lost: the next owner, or the next start, begins anew
+            return
+        if (reset := reset_if_due(position, resets)) is not position:
+            self._commit(reset)
+            self._tell()
+
+    def keys(self) -> list[TailKey]:
+        """List the tail, if it has a checkpoint."""
+        return [] if self._position is None else [self._key]
+
+    @contextmanager
+    def watching(self, tail: TailKey, on_edit: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002 - it is the only one
+        """Call `on_edit` inside the block after each edit."""
+        self._on_edit = on_edit
+        try:
+            yield
+        finally:
+            self._on_edit = None
+
+    def cut(self) -> None:
+        """Commit nothing from now on: the partition is another member's.
+
+        A late commit might succeed, as it is fenced by the group's generation and not by ownership.
+        """
+        self._is_ours = False
+
+    def _commit(self, position: PartitionPosition) -> None:
+        if not self._is_ours:
+            raise StoreWriteError(f"Partition {self._number} belongs to another member of the group.")
+        try:
+            self._offsets.commit([encode_offset(self._number, position)])
+        except RetryableError as error:
+            raise StoreWriteError(str(error)) from error
+        if not self._is_ours:  # revoked meanwhile: what was committed counts, but not here
+            raise StoreWriteError(f"Partition {self._number} belongs to another member of the group.")
+        self._position = position
+        self._on_commit(position)
+
+    def _tell(self) -> None:
+        if self._on_edit is not None:
+            self._on_edit()

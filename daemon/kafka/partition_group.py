@@ -1,0 +1,290 @@
+"""Run a tail for each partition of a pillow that this daemon's member of the group has.
+
+A partition that is revoked is drained first: its tail stops, what is acknowledged is committed, and only then
+the next owner gets it. One that is lost is cut: the next owner may write already. After either, nothing is
+committed for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import gevent
+import structlog
+from confluent_kafka import Message as LibraryMessage
+
+from checkpoints import StoreWriteError, TailKey
+from daemon.kafka.offset_metadata import PartitionPosition, find_position
+from daemon.kafka.partition_checkpoints import PartitionCheckpoints
+from daemon.kafka.service_control import ServiceControl
+from daemon.supervision.supervised_tail import TailFactory
+from daemon.supervision.supervisor import Supervisor
+from pillows.change_topics.partition_feed import PartitionReader
+from pillows.change_topics.partition_keys import partition_key
+from pillows.clock import Clock
+from pillows.dead_letters.store import DeadLetters
+from pillows.errors import PillowError, RetryableError, StateLostError
+from pillows.kafka.consumer import Consumer
+from pillows.kafka.group import REVOKE_SECONDS, Offset
+from pillows.transports.base import Part
+
+#: Of the time for a revoke, what is left for the commit.
+_COMMIT_SECONDS = 1.0
+#: How long a tail that was killed may take to end.
+_KILL_SECONDS = 0.5
+#: How long a tail of an earlier assignment may take to end before it is assigned again.
+_END_SECONDS = 20.0
+_STEP_SECONDS = 0.02
+#: Share of the session without a poll after which no write begins: the group may have moved on at its end.
+OWNED_SHARE = 0.6
+#: After a silence of the whole process, the time in which the group tells whether partitions were lost.
+_SUSPECT_SECONDS = 3.0
+
+_log = structlog.get_logger("pillowd.kafka")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignedPart:
+    """A partition that was assigned.
+
+    Attributes:
+        part: the part of the pillow.
+        checkpoints: its checkpoint.
+        reader: reads it.
+        check_ownership: raises RetryableError while the group may have given it to another member.
+    """
+
+    part: Part
+    checkpoints: PartitionCheckpoints
+    reader: PartitionReader
+    check_ownership: Callable[[], None]
+
+
+class LetterTopics(Protocol):
+    """The part of `Letters` that is used here."""
+
+    def find(self, pillow: str, number: int) -> Mapping[tuple[str, str], bytes]:
+        """Return the dead letters of a partition."""
+
+    def release(self, pillow: str, number: int) -> None:
+        """Close what wrote the dead letters of a partition."""
+
+
+class PartitionGroup:
+    """The partitions of one pillow; a `Listener` of the consumer.
+
+    Args:
+        key: the pillow's.
+        make_tail: returns what builds the tail of an assigned partition.
+        supervisor: runs the tails.
+        control: what operators have asked for.
+        dead_letters: those of this process.
+        letters: those of the service.
+        clock: for waits.
+
+    Attributes:
+        consumer: the member of the group; set before it is started.
+        error: why the membership has ended; None while it lasts.
+    """
+
+    consumer: Consumer
+
+    def __init__(
+        self,
+        key: TailKey,
+        make_tail: Callable[[AssignedPart], TailFactory],
+        *,
+        supervisor: Supervisor,
+        control: ServiceControl,
+        dead_letters: DeadLetters,
+        letters: LetterTopics,
+        clock: Clock,
+    ) -> None:
+        self.error: PillowError | None = None
+        self._key = key
+        self._make_tail = make_tail
+        self._supervisor = supervisor
+        self._control = control
+        self._dead_letters = dead_letters
+        self._letters = letters
+        self._clock = clock
+        self._parts: dict[int, AssignedPart] = {}
+        self._ticked_at = clock.monotonic()
+        self._suspect_until = 0.0
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The partitions that have a tail."""
+        return sorted(self._parts)
+
+    def tick(self) -> None:
+        """Take the operators' resets, and notice that the process was stopped for a while."""
+        now = self._clock.monotonic()
+        if now - self._ticked_at > OWNED_SHARE * self.consumer.session_seconds:
+            self._suspect_until = now + _SUSPECT_SECONDS
+        self._ticked_at = now
+        resets = self._control.count_resets(self._key.pillow)
+        for number, each in list(self._parts.items()):
+            try:
+                each.checkpoints.take_resets(resets)
+            except StoreWriteError as error:  # at the next tick
+                _log.warning("reset.not_committed", pillow=str(self._key), partition=number, error=str(error))
+
+    # --- Listener
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Start the tails of partitions; each reads from its checkpoint on."""
+        self._control.refresh()
+        committed = self.consumer.committed(partitions)
+        for number in partitions:
+            self._wait_for_end(number)
+            self._begin(number, committed.get(number))
+        _log.info("partitions.assigned", pillow=str(self._key), partitions=list(partitions))
+        return {}
+
+    def revoked(self, partitions: Sequence[int]) -> Sequence[Offset]:
+        """Drain the tails of partitions, and return what they have acknowledged."""
+        until = self._clock.monotonic() + REVOKE_SECONDS - _COMMIT_SECONDS
+        keys = self._remove(partitions)
+        self._wait(keys, until)
+        late = [key for key in keys if key in self._supervisor.running]
+        for key in late:
+            self._supervisor.kill(key, "it did not drain before its partition was revoked")
+        self._wait(late, self._clock.monotonic() + _KILL_SECONDS)
+        offsets = [each.checkpoints.offset for each in self._end(partitions)]
+        _log.info(
+            "partitions.revoked",
+            pillow=str(self._key),
+            partitions=list(partitions),
+            cut=[str(key) for key in late],
+        )
+        return [offset for offset in offsets if offset is not None]
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """Cut the tails of partitions."""
+        self._end(partitions)
+        for key in self._remove(partitions):
+            self._supervisor.kill(key, "its partition was lost")
+        _log.warning("partitions.lost", pillow=str(self._key), partitions=list(partitions))
+
+    def failed(self, error: PillowError) -> None:
+        """Note why the membership has ended."""
+        self.error = error
+
+    # --- parts
+
+    def _begin(self, number: int, committed: Offset | None) -> None:
+        key, pillow = partition_key(self._key, number), self._key.pillow
+        self._dead_letters.load(key, self._letters.find(pillow, number))
+        assigned = AssignedPart(
+            part=Part(key=key, number=number, term=f"{self._clock.wall():.0f}-{secrets.token_hex(3)}"),
+            checkpoints=PartitionCheckpoints(
+                key,
+                number,
+                self._find_position(number, committed),
+                offsets=self.consumer,
+                on_commit=lambda position: self._note_offset(number, position),
+            ),
+            reader=_Reader(self.consumer, number),
+            check_ownership=lambda: self._check_ownership(number),
+        )
+        self._parts[number] = assigned
+        self._supervisor.add(key, self._make_tail(assigned))
+        self._supervisor.start(key)
+
+    def _find_position(self, number: int, committed: Offset | None) -> PartitionPosition | StateLostError:
+        pillow = self._key.pillow
+        try:
+            return find_position(
+                pillow,
+                number,
+                committed,
+                noted_resets=self._control.find_noted_resets(pillow, number),
+                resets=self._control.count_resets(pillow),
+            )
+        except StateLostError as error:  # of this partition alone
+            return error
+
+    def _note_offset(self, number: int, position: PartitionPosition) -> None:
+        try:
+            self._control.note_offset(self._key.pillow, number, position.resets)
+        except StoreWriteError as error:  # with the next commit
+            _log.warning("offset.not_noted", pillow=str(self._key), partition=number, error=str(error))
+
+    def _remove(self, partitions: Sequence[int]) -> list[TailKey]:
+        """Have the tails of partitions drain; return their keys."""
+        keys = [partition_key(self._key, number) for number in partitions]
+        present = [key for key in keys if key in self._supervisor.keys]
+        for key in present:
+            self._supervisor.remove(key)
+        for number in partitions:
+            self.consumer.wake(number)
+        return present
+
+    def _end(self, partitions: Sequence[int]) -> list[AssignedPart]:
+        """Let nothing be committed from now on; return the parts."""
+        ended = [self._parts.pop(number) for number in partitions if number in self._parts]
+        for each in ended:
+            each.checkpoints.cut()
+            self._letters.release(self._key.pillow, each.part.number)
+            self._dead_letters.load(each.part.key, {})  # the next owner's
+        return ended
+
+    def _wait(self, keys: Sequence[TailKey], until: float) -> None:
+        """Wait until tails have ended, or the time is over."""
+        while any(key in self._supervisor.running for key in keys) and self._clock.monotonic() < until:
+            gevent.sleep(_STEP_SECONDS)
+        self._supervisor.tick()
+
+    def _wait_for_end(self, number: int) -> None:
+        key = partition_key(self._key, number)
+        self._wait([key], self._clock.monotonic() + _END_SECONDS)
+        if key in self._supervisor.running:
+            raise RetryableError(f"The former tail of {key} does not end.")
+
+    def _check_ownership(self, number: int) -> None:
+        """See `AssignedPart.check_ownership`."""
+        now = self._clock.monotonic()
+        silent_seconds = now - min(self.consumer.polled_at, now)
+        if now - self._ticked_at > OWNED_SHARE * self.consumer.session_seconds:
+            self._suspect_until = now + _SUSPECT_SECONDS
+            self._ticked_at = now
+        if not self.consumer.owns(number):
+            raise RetryableError(f"Partition {number} belongs to another member of the group.")
+        if silent_seconds > OWNED_SHARE * self.consumer.session_seconds:
+            raise RetryableError(
+                f"The group may have given partition {number} away: it has not heard of us for "
+                f"{silent_seconds:.0f} s."
+            )
+        if now < self._suspect_until:
+            raise RetryableError(
+                f"The group may have given partition {number} away while this process stood still."
+            )
+
+
+class _Reader:
+    """One partition of a consumer; see `PartitionReader`."""
+
+    def __init__(self, consumer: Consumer, number: int) -> None:
+        self._consumer = consumer
+        self._number = number
+
+    @property
+    def trouble(self) -> str | None:
+        return self._consumer.trouble
+
+    @property
+    def polled_at(self) -> float:
+        return self._consumer.polled_at
+
+    def seek(self, offset: int) -> None:
+        self._consumer.seek(self._number, offset)
+
+    def take(self, seconds: float) -> Sequence[LibraryMessage]:
+        return self._consumer.take(self._number, seconds)
+
+    def end_offset(self) -> int | None:
+        return self._consumer.end_offset(self._number)

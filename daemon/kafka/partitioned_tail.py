@@ -1,0 +1,159 @@
+"""A pillow whose changes come from the partitions of a topic, which the daemons of a service share.
+
+It runs in the daemon's supervisor as any pillow does, and runs the tails of its partitions in one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gevent.event import Event
+
+from checkpoints import TailKey
+from daemon.config.models import RestartOptions
+from daemon.kafka.engine import Engine
+from daemon.kafka.merged_status import merge_statuses
+from daemon.kafka.partition_group import AssignedPart, PartitionGroup
+from daemon.kafka.service_status import TELL_SECONDS
+from daemon.supervision.paused_pillows import NoPauses
+from daemon.supervision.supervised_tail import TailFactory
+from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
+from pillows.change_topics.partition_keys import split_partition
+from pillows.clock import Clock
+from pillows.dead_letters.store import DeadLetters
+from pillows.kafka.consumer import Consumer
+from pillows.kafka.topics import ensure
+from pillows.observer import Observer
+from pillows.runtime.status import State, TailStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionedSettings:
+    """The values that a pillow runs with.
+
+    Attributes:
+        key: the pillow's.
+        partitions: of its topic, where that is created.
+        policy: when a partition's tail is stuck, restarted, failed.
+        stop_timeout_seconds: one that was asked to stop is killed after this time.
+    """
+
+    key: TailKey
+    partitions: int
+    policy: RestartOptions
+    stop_timeout_seconds: float
+
+
+class PartitionedTail:
+    """Runs a pillow's partitions that this daemon gets, until it is stopped.
+
+    Args:
+        settings: the values that it runs with.
+        engine: what the pillows of the service share.
+        make_tail: returns what builds the tail of an assigned partition.
+        dead_letters: those of this process.
+        clock: for every duration and wait.
+        observer: receives the pillow's states.
+        part_observer: receives everything that happens in the tails.
+
+    Attributes:
+        key: the pillow's.
+        ticked_at: monotonic seconds of the last sign of life.
+        state: of all partitions together.
+    """
+
+    def __init__(
+        self,
+        settings: PartitionedSettings,
+        engine: Engine,
+        make_tail: Callable[[AssignedPart], TailFactory],
+        *,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        observer: Observer,
+        part_observer: Observer,
+    ) -> None:
+        self.key = settings.key
+        self.ticked_at = clock.monotonic()
+        self.state = State.STARTING
+        self._settings = settings
+        self._engine = engine
+        self._clock = clock
+        self._observer = observer
+        self._told_at = 0.0
+        self._supervisor = Supervisor(
+            {},
+            clock=clock,
+            observer=part_observer,
+            pauses=NoPauses(),
+            policy=settings.policy,
+            stop_timeout_seconds=settings.stop_timeout_seconds,
+        )
+        self._group = PartitionGroup(
+            self.key,
+            make_tail,
+            supervisor=self._supervisor,
+            control=engine.control,
+            dead_letters=dead_letters,
+            letters=engine.letters,
+            clock=clock,
+        )
+
+    def run(self, stop: Event) -> None:
+        """Run until `stop` is set, then drain the partitions and give them back.
+
+        Raises:
+            PillowError: the membership in the group has ended.
+        """
+        topics, pillow = self._engine.topics, self.key.pillow
+        wanted = [
+            topics.describe_changes(self.key.source, self._settings.partitions),
+            topics.describe_letters(pillow),
+        ]
+        ensure(self._engine.producer, self._engine.options, wanted)
+        consumer = Consumer(
+            self._engine.options,
+            self._engine.make_group(pillow),
+            topics.changes(self.key.source),
+            self._group,
+        )
+        self._group.consumer = consumer
+        consumer.start()
+        try:
+            while not self._clock.wait(stop, TICK_SECONDS):
+                self._tick()
+                if self._group.error is not None:
+                    raise self._group.error
+        finally:
+            consumer.close()  # drains and commits
+            self._supervisor.stop_all()
+            self._supervisor.kill_all("its pillow has ended")
+            self._enter(State.STOPPED)
+
+    def status(self) -> TailStatus:
+        """Return the facts of all partitions together, those of other daemons included."""
+        return merge_statuses(self.key, dict(self._list_statuses()), self._engine.statuses.find(self.key))
+
+    def _tick(self) -> None:
+        self.ticked_at = self._clock.monotonic()
+        self._supervisor.tick()
+        self._group.tick()
+        status = self.status()
+        self._enter(status.state, status.reason)
+        if self.ticked_at - self._told_at >= TELL_SECONDS:
+            self._told_at = self.ticked_at
+            self._engine.statuses.tell([each for _, each in self._list_statuses()])
+
+    def _list_statuses(self) -> Sequence[tuple[int, TailStatus]]:
+        found: list[tuple[int, TailStatus]] = []
+        for status in self._supervisor.statuses():
+            _, number = split_partition(TailKey(status.pillow, status.source))
+            if number is not None:
+                found.append((number, status))
+        return found
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        if state is not self.state:
+            self.state = state
+            self._observer.state(self.key, state=state, reason=reason)

@@ -1,0 +1,180 @@
+"""What operators have asked of a service's pillows, and which partitions ever had an offset: topic `control`.
+
+Every daemon of the service follows it: a pause or a reset counts for all of them, whichever was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from confluent_kafka import Message as LibraryMessage
+
+from checkpoints import StoreWriteError
+from checkpoints.replica import Key
+from daemon.kafka.topic_follower import TopicFollower
+from pillows.errors import RetryableError
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.kafka.topic_log import read_log
+
+#: The kinds of records; a key is a kind and names.
+_PAUSE, _RESETS, _OFFSET = "pause", "resets", "offset"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(tuple[str | int, ...]).decode
+
+
+class ServiceControl:
+    """The records of the topic, as of now.
+
+    Args:
+        options: the cluster.
+        topic: its name.
+        producer: writes; closed by its owner.
+    """
+
+    def __init__(self, options: KafkaConnection, topic: str, producer: Producer) -> None:
+        self._options = options
+        self._topic = topic
+        self._producer = producer
+        self._records: dict[tuple[str | int, ...], tuple[int, Any]] = {}  # with the offset
+        self._next_offset: int | None = None
+        self._follower: TopicFollower | None = None
+        self._on_change: Callable[[], None] = lambda: None
+
+    def open(self) -> None:
+        """Read everything, and follow it from now on.
+
+        Raises:
+            PillowError: it can't be read.
+        """
+        self.refresh()
+        self._follower = TopicFollower(self._options, self._topic, self._next_offset or 0, self._take)
+
+    def refresh(self) -> None:
+        """Read what was written until now.
+
+        Raises:
+            PillowError: it can't be read.
+        """
+        log = read_log(self._options, self._topic, 0, self._next_offset)
+        for message in log.records.values():
+            self._take(message)
+        self._next_offset = log.next_offset
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after each change."""
+        self._on_change = on_change
+
+    def close(self) -> None:
+        """Follow no longer."""
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+
+    # --- pauses
+
+    @property
+    def has_pauses(self) -> bool:
+        """Whether anything was ever paused."""
+        return any(kind == _PAUSE for kind, *_ in self._records)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The keys of the paused pillows."""
+        found = [(name, value) for (kind, name, *_), (_, value) in self._records.items() if kind == _PAUSE]
+        return frozenset(str(name) for name, value in found if value)
+
+    def set_paused(self, paused: Mapping[str, bool]) -> None:
+        """Pause pillows by their keys, or end that.
+
+        Raises:
+            StoreWriteError: it is not known whether that was written.
+        """
+        self._write({(_PAUSE, key): value for key, value in paused.items()})
+
+    # --- resets
+
+    def count_resets(self, pillow: str) -> int:
+        """Return how many resets of a pillow operators have asked for."""
+        return int(self._get(_RESETS, pillow) or 0)
+
+    def reset(self, pillow: str) -> None:
+        """Have every partition of a pillow read from its beginning, under a new epoch.
+
+        Raises:
+            StoreWriteError: it is not known whether that was written.
+        """
+        self._write({(_RESETS, pillow): self.count_resets(pillow) + 1})
+
+    # --- offsets
+
+    def find_noted_resets(self, pillow: str, number: int) -> int | None:
+        """Return how many resets a partition had taken when its offset was noted; None if it has none."""
+        found = self._get(_OFFSET, pillow, number)
+        return None if found is None else int(found)
+
+    def note_offset(self, pillow: str, number: int, resets: int) -> None:
+        """Note that a partition has an offset. If that is gone one day, it is not a new one.
+
+        Raises:
+            StoreWriteError: it is not known whether that was written.
+        """
+        if self.find_noted_resets(pillow, number) != resets:
+            self._write({(_OFFSET, pillow, number): resets})
+
+    def _get(self, *key: str | int) -> Any:
+        return self._records[key][1] if key in self._records else None
+
+    def _write(self, values: Mapping[tuple[str | int, ...], Any]) -> None:
+        messages = [
+            Message(
+                id=str(key),
+                key=_encode(key),
+                topic=self._topic,
+                value=_encode(value),
+                headers=[],
+                partition=0,
+            )
+            for key, value in values.items()
+        ]
+        try:
+            delivery = self._producer.send(messages)
+        except RetryableError as error:
+            raise StoreWriteError(f"Kafka did not take it: {error}") from error
+        if delivery.failures:
+            raise StoreWriteError(f"Kafka did not take it: {next(iter(delivery.failures.values()))}")
+        for key, value in values.items():
+            self._records[key] = (self._records[key][0] if key in self._records else -1, value)
+
+    def _take(self, message: LibraryMessage) -> None:
+        key, offset = _decode_key(message.key() or b""), message.offset() or 0
+        known = self._records.get(key, (-1, None))
+        if offset > known[0]:
+            self._records[key] = offset, msgspec.msgpack.decode(message.value() or b"\xc0")
+            self._on_change()
+
+
+class PauseReplica:
+    """The pauses of a service, as the copy that counts; see `Pauses.attach`.
+
+    Args:
+        control: the service's records.
+    """
+
+    def __init__(self, control: ServiceControl) -> None:
+        self._control = control
+
+    def read(self) -> Mapping[Key, bytes] | None:
+        """Return the paused pillows; None if none ever was."""
+        if not self._control.has_pauses:
+            return None
+        return {(key,): b"true" for key in self._control.paused}
+
+    def write(self, entries: Mapping[Key, bytes | None]) -> None:
+        """Pause pillows, or end that; see `Replica.write`."""
+        if entries:
+            self._control.set_paused({key: value is not None for (key,), value in entries.items()})

@@ -1,0 +1,112 @@
+"""The status of every tail of a service, told by the daemon that runs it: topic `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import structlog
+from confluent_kafka import Message as LibraryMessage
+
+from checkpoints import TailKey
+from daemon.kafka.topic_follower import TopicFollower
+from pillows.change_topics.partition_keys import split_partition
+from pillows.clock import Clock
+from pillows.errors import RetryableError
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.kafka.topic_log import read_log
+from pillows.runtime.status import State, TailStatus
+
+#: How often each daemon tells the status of its tails.
+TELL_SECONDS = 5.0
+#: Age after which a status says nothing any more: its daemon has ended, or has no brokers.
+STALE_SECONDS = 20.0
+
+_log = structlog.get_logger("pillowd.kafka")
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The value of a message: a status, and wall-clock seconds."""
+
+    at: float
+    status: dict[str, Any]
+
+
+class ServiceStatus:
+    """The statuses that the daemons of a service have told.
+
+    Args:
+        options: the cluster.
+        topic: its name.
+        producer: writes; closed by its owner.
+        clock: for ages.
+    """
+
+    def __init__(self, options: KafkaConnection, topic: str, producer: Producer, clock: Clock) -> None:
+        self._options = options
+        self._topic = topic
+        self._producer = producer
+        self._clock = clock
+        self._known: dict[TailKey, tuple[float, TailStatus]] = {}  # with wall-clock seconds
+        self._follower: TopicFollower | None = None
+
+    def open(self) -> None:
+        """Read everything, and follow it from now on.
+
+        Raises:
+            PillowError: it can't be read.
+        """
+        log = read_log(self._options, self._topic, 0)
+        for message in log.records.values():
+            self._take(message)
+        self._follower = TopicFollower(self._options, self._topic, log.next_offset, self._take)
+
+    def tell(self, statuses: Sequence[TailStatus]) -> None:
+        """Tell the status of tails that run here. That it can't be told does no harm."""
+        if not statuses:
+            return
+        now = self._clock.wall()
+        messages = [
+            Message(
+                id=each.source,
+                key=str(TailKey(each.pillow, each.source)).encode(),
+                topic=self._topic,
+                value=msgspec.json.encode(_Told(now, asdict(each))),
+                headers=[],
+                partition=0,
+            )
+            for each in statuses
+        ]
+        try:
+            self._producer.send(messages)
+        except RetryableError as error:
+            _log.warning("status.not_told", error=str(error))
+
+    def find(self, key: TailKey) -> Mapping[int, TailStatus]:
+        """Return the statuses of a pillow's partitions that are not stale.
+
+        Args:
+            key: the pillow's.
+        """
+        now, found = self._clock.wall(), {}
+        for tail, (at, status) in self._known.items():
+            whole, number = split_partition(tail)
+            if whole == key and number is not None and abs(now - at) <= STALE_SECONDS:
+                found[number] = status
+        return found
+
+    def close(self) -> None:
+        """Follow no longer."""
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
+
+    def _take(self, message: LibraryMessage) -> None:
+        told = msgspec.json.decode(message.value() or b"{}", type=_Told)
+        fields = told.status
+        status = TailStatus(**fields | {"state": State(fields["state"])})
+        self._known[TailKey(status.pillow, status.source)] = told.at, status

@@ -1,0 +1,318 @@
+"""A feed that learns from one partition of a topic which documents to look at.
+
+A record names a document that has changed. It is never taken for a state: the document is read from CouchDB,
+as it is now. So records that come again, late, in another partition or not at all after a compaction, because
+a later one of the same document is there, do no harm.
+
+A position is the offset of the next record, as a number. The beginning is the first record that there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
+from confluent_kafka import Message as LibraryMessage
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_change, decode_purge
+from pillows.clock import Clock
+from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
+from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
+from pillows.feed.couch_feed import CouchFeed
+from pillows.models import Change, ChangeBatch, Document
+from pillows.retry.backoff import Backoff
+
+#: How soon a stop is noticed while no record comes.
+_STEP_SECONDS = 0.5
+
+
+class PartitionReader(Protocol):
+    """Reads the records of one partition."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is read; None if all is well."""
+
+    @property
+    def polled_at(self) -> float:
+        """Monotonic seconds of the last sign of life."""
+
+    def seek(self, offset: int) -> None:
+        """Read from an offset on; what was read before is dropped.
+
+        Raises:
+            RetryableError: the partition can't be read now.
+        """
+
+    def take(self, seconds: float) -> Sequence[LibraryMessage]:
+        """Return the records that have come; wait for the first at most so long.
+
+        The client library's notes are among them: that the end was reached, or an offset does not exist.
+        """
+
+    def end_offset(self) -> int | None:
+        """Return the offset behind the last record, as far as it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Records that are handed over together.
+
+    Attributes:
+        changes: the documents to look at.
+        next_offset: behind the last record.
+        at_end: whether that is the end of the partition.
+        purge: what the source's purges were, if the reader has noted some here.
+    """
+
+    changes: Sequence[Change]
+    next_offset: int
+    at_end: bool = False
+    purge: ChangeBatch | None = None
+
+
+class PartitionFeed:
+    """The changes of one partition. See `Feed` for the contract of each method.
+
+    Args:
+        reader: reads the partition.
+        couch: the database, from which the documents are read.
+        clock: for waits.
+        skip_design: leave design documents out.
+    """
+
+    def __init__(
+        self, reader: PartitionReader, couch: CouchFeed, *, clock: Clock, skip_design: bool = True
+    ) -> None:
+        self._reader = reader
+        self._couch = couch
+        self._clock = clock
+        self._skip_design = skip_design
+        self._failure: str | None = None
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds of the last sign of life of the reader."""
+        return self._reader.polled_at
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the feed waits for a retry; None if it does not."""
+        return self._failure or self._couch.trouble or self._reader.trouble
+
+    def identify(self) -> DatabaseIdentity:
+        """Read the database's identity; one attempt."""
+        return self._couch.identify()
+
+    def mark(self) -> bool:
+        """Write our identity token to the database, if that is configured; one attempt."""
+        return self._couch.mark()
+
+    def start(self) -> Seq:
+        """Return the beginning: the topic names every document that there is."""
+        return Seq.BEGINNING
+
+    def find_first(self) -> Seq:
+        """Return the beginning."""
+        return Seq.BEGINNING
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Read documents' leaf versions, by a quorum."""
+        return self._couch.leaves(ids)
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """Read the documents' current state with their JSON; one attempt."""
+        return self._couch.current(ids)
+
+    def fetch(self, change: Change) -> Document:
+        """Fetch the document of a change that came without one; one attempt."""
+        return self._couch.fetch(change)
+
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Read an attachment; one attempt."""
+        return self._couch.attachment(id, rev, name, max_bytes)
+
+    def pending(self, since: Seq) -> int | None:
+        """Return how many offsets follow a position, as far as is known; some of them have no record."""
+        end = self._reader.end_offset()
+        return None if end is None else max(0, end - to_offset(since))
+
+    def batches(
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
+        """Yield the changes from a position on, until `stop` is set."""
+        yield from self._seek(since, stop)
+        yielded_at = self._clock.monotonic()
+        while not stop.is_set():
+            taken = self._reader.take(_STEP_SECONDS)
+            if not taken and self._clock.monotonic() - yielded_at < TICK_SECONDS:
+                continue
+            if not taken:
+                yield SIGN_OF_LIFE
+            for piece in self._cut(taken, identity):
+                yield from self._load(piece, identity, stop)
+                if stop.is_set():
+                    return
+            yielded_at = self._clock.monotonic()
+
+    def close(self) -> None:
+        """Close every connection to CouchDB. May be called twice."""
+        self._couch.close()
+
+    def _seek(self, since: Seq, stop: Event) -> Iterator[ChangeBatch]:
+        offset = OFFSET_BEGINNING if since == Seq.BEGINNING else to_offset(since)
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                self._reader.seek(offset)
+            except RetryableError as error:
+                yield from self._pause(error, backoff, stop)
+            else:
+                self._failure = None
+                return
+
+    def _cut(self, taken: Sequence[LibraryMessage], identity: DatabaseIdentity | None) -> Iterator[_Piece]:
+        """Yield records in pieces whose documents fit into memory."""
+        changes: dict[str, Change] = {}  # by id: the last record of a document will do
+        cut_at = next_offset = 0
+        for message in taken:
+            at_end, purge = False, None
+            if (error := message.error()) is not None:
+                next_offset, at_end = _check_end(message, error), True
+            else:
+                next_offset = (message.offset() or 0) + 1
+                key, value = message.key() or b"", message.value() or b""
+                if key == DATABASE_KEY:
+                    purge = _to_purge(value)
+                else:
+                    change = _to_change(decode_change(key, value), _find_identity(message), identity)
+                    if not (self._skip_design and change.id.startswith("_design/")):
+                        changes[change.id] = change
+            if at_end or purge is not None or len(changes) >= self._couch.documents_at_once:
+                yield _Piece(list(changes.values()), next_offset, at_end=at_end, purge=purge)
+                changes, cut_at = {}, next_offset
+        if next_offset > cut_at:
+            yield _Piece(list(changes.values()), next_offset)
+
+    def _load(self, piece: _Piece, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
+        """Yield a piece with its documents. Nothing after it is handed over before it was."""
+        backoff = Backoff()
+        loaded: list[Change] | None = None
+        while loaded is None:
+            try:
+                loaded = self._couch.load_current(piece.changes, identity) if piece.changes else []
+            except RetryableError as error:
+                yield from self._pause(error, backoff, stop)
+                if stop.is_set():
+                    return
+        self._failure = None
+        if piece.purge is not None:
+            # Apart: what was purged is in the records before.
+            yield ChangeBatch(changes=loaded, seq=None, size_bytes=_size_of(loaded))
+            loaded = []
+        purge = piece.purge or SIGN_OF_LIFE
+        seq = Seq.of(piece.next_offset)
+        yield ChangeBatch(
+            changes=loaded,
+            seq=seq,
+            size_bytes=_size_of(loaded),
+            caught_up=piece.at_end,
+            pending=0 if piece.at_end else self.pending(seq),
+            purge_seq=purge.purge_seq,
+            recreated=purge.recreated,
+            purges_missed=purge.purges_missed,
+        )
+
+    def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
+        """Wait before the next attempt, with signs of life."""
+        self._failure = str(error)
+        until = self._clock.monotonic() + backoff.after(error)
+        yield SIGN_OF_LIFE
+        while (left := until - self._clock.monotonic()) > 0:
+            if self._clock.wait(stop, min(left, TICK_SECONDS)):
+                return
+            yield SIGN_OF_LIFE
+
+
+def to_offset(seq: Seq) -> int:
+    """Return the offset of a position.
+
+    Raises:
+        InvalidSeqError: it is one of CouchDB's feed.
+    """
+    value = seq.value
+    if isinstance(value, int):
+        return value
+    raise InvalidSeqError(
+        f"The position {str(seq)[:20]!r} is not one of a topic.", remedy="`pillowd checkpoint reset KEY`"
+    )
+
+
+def _check_end(message: LibraryMessage, error: KafkaError) -> int:
+    """Return the offset of the end of the partition.
+
+    Raises:
+        InvalidSeqError: the position that was asked for does not exist.
+        RetryableError: the partition can't be read now.
+    """
+    if error.name() == "_PARTITION_EOF":
+        return message.offset() or 0
+    if error.name() in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"):
+        raise InvalidSeqError(
+            f"Kafka does not have the saved position any more, or not yet: {error.str()}",
+            remedy="`pillowd checkpoint reset KEY` reads the whole topic again, which is harmless but for "
+            "targets that only append",
+        )
+    raise RetryableError(f"The partition can't be read: {error.str()}")
+
+
+def _find_identity(message: LibraryMessage) -> str:
+    """Return when the database of a record was created; "" if that is not known."""
+    headers: dict[str, Any] = dict(message.headers() or ())
+    found: bytes = headers.get(IDENTITY) or b""
+    return found.decode()
+
+
+def _to_purge(value: bytes) -> ChangeBatch:
+    purge = decode_purge(value)
+    return ChangeBatch(
+        changes=(),
+        seq=None,
+        purge_seq=purge.purge_seq,
+        recreated=purge.recreated,
+        purges_missed=purge.missed,
+    )
+
+
+def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | None) -> Change:
+    """Return a record as a document to look at.
+
+    It counts as present, so that it is read. Of a former database that had the same name, it tells nothing
+    but the id: if the present one does not have it, it is deleted in version 0, as after a purge.
+
+    Raises:
+        RecreatedError: the database was recreated after the checkpoint was saved.
+    """
+    theirs = DatabaseIdentity(instance_start_time=created_at or None)
+    if identity is None or not identity.contradicts(theirs):
+        return Change(id=change.id, revs=change.revs, leaf_version=change.leaf_version)
+    if _is_later(created_at, identity.instance_start_time or ""):
+        raise RecreatedError(
+            f"The database was created anew, at {created_at}; the checkpoint belongs to the one created at "
+            f"{identity.instance_start_time}.",
+            remedy="`pillowd checkpoint reset KEY`, or `on_recreated: reload`",
+        )
+    return Change(id=change.id, revs=(PURGED_REV,), leaf_version=0)
+
+
+def _is_later(one: str, other: str) -> bool:
+    """Return whether a database was created after another one; in doubt it was."""
+    return not (one.isdigit() and other.isdigit()) or int(one) > int(other)
+
+
+def _size_of(changes: Sequence[Change]) -> int:
+    return sum(len(change.raw) if change.raw is not None else len(change.id) for change in changes)

@@ -1,0 +1,221 @@
+"""A feed that learns from the records of a partition which documents to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import OFFSET_BEGINNING
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.change_topics.partition_feed import PartitionFeed
+from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, encode_change, encode_purge
+from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
+from pillows.feed.base import PURGED_REV, DatabaseIdentity
+from pillows.models import Change, ChangeBatch
+from tests.support.clock import FakeClock
+
+IDENTIFIED = DatabaseIdentity(instance_start_time="200")
+
+
+class Record:
+    """A message as the library hands it over."""
+
+    def __init__(self, offset: int, key: bytes, value: bytes, created_at: str = "200") -> None:
+        self._fields = offset, key, value
+        self._headers = [("src", b"couch/cases"), (IDENTITY, created_at.encode())]
+
+    def error(self) -> Any:
+        return None
+
+    def offset(self) -> int:
+        return self._fields[0]
+
+    def key(self) -> bytes:
+        return self._fields[1]
+
+    def value(self) -> bytes:
+        return self._fields[2]
+
+    def headers(self) -> Any:
+        return self._headers
+
+
+class Note:
+    """A note of the library: the end of the partition, or an offset that does not exist."""
+
+    def __init__(self, name: str, offset: int = 0) -> None:
+        self._name, self._offset = name, offset
+
+    def error(self) -> Note:
+        return self
+
+    def name(self) -> str:
+        return self._name
+
+    def str(self) -> str:
+        return self._name
+
+    def offset(self) -> int:
+        return self._offset
+
+
+def record(offset: int, id: str, version: int = 1, *, deleted: bool = False, **more: Any) -> Record:
+    change = Change(id=id, revs=(f"{version}-x",), leaf_version=version, deleted=deleted)
+    return Record(offset, id.encode(), encode_change(change), **more)
+
+
+class Reader:
+    """Hands over what a test gives it, call by call; sets the stop after that."""
+
+    polled_at = 0.0
+    trouble = None
+
+    def __init__(self, stop: Event, *taken: Sequence[Any]) -> None:
+        self.sought: list[int] = []
+        self.refusals: list[Exception] = []
+        self._stop = stop
+        self._taken = list(taken)
+
+    def seek(self, offset: int) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.sought.append(offset)
+
+    def take(self, seconds: float) -> Any:
+        if not self._taken:
+            self._stop.set()
+            return []
+        return self._taken.pop(0)
+
+    def end_offset(self) -> int:
+        return 100
+
+
+class Couch:
+    """A database: id -> version; a negative one is deleted."""
+
+    trouble = None
+    documents_at_once = 3
+
+    def __init__(self, **versions: int) -> None:
+        self.versions = versions
+        self.asked: list[list[str]] = []
+        self.failures: list[Exception] = []
+
+    def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
+        assert identity == IDENTIFIED
+        assert not any(change.deleted for change in changes), "a record is no state"
+        if self.failures:
+            raise self.failures.pop()
+        self.asked.append([change.id for change in changes])
+        return [self._find(change) for change in changes]
+
+    def _find(self, change: Change) -> Change:
+        version = self.versions.get(change.id)
+        if version is None:
+            return msgspec.structs.replace(change, deleted=True)
+        raw = None if version < 0 else msgspec.Raw(b"{}")
+        return Change(change.id, (f"{abs(version)}-x",), abs(version), deleted=version < 0, raw=raw)
+
+
+def read(couch: Couch, *taken: Sequence[Any], since: Seq = Seq.BEGINNING, **more: Any) -> list[ChangeBatch]:
+    """The batches of a feed that are more than signs of life."""
+    stop = Event()
+    feed: Any = PartitionFeed(Reader(stop, *taken), couch, clock=FakeClock(), **more)  # type: ignore[arg-type]
+    found = list(feed.batches(since, IDENTIFIED, stop))
+    return [each for each in found if each.changes or each.seq is not None or each.purge_seq is not None]
+
+
+def states(batches: Sequence[ChangeBatch]) -> list[tuple[str, int, bool]]:
+    return [(each.id, each.leaf_version, each.deleted) for batch in batches for each in batch.changes]
+
+
+def test_a_record_names_a_document_and_is_never_taken_for_its_state() -> None:
+    couch = Couch(a=5, b=-4)
+    found = read(couch, [record(7, "a", 2), record(8, "b", 3), record(9, "c", 6, deleted=True)])
+    assert states(found) == [("a", 5, False), ("b", 4, True), ("c", 6, True)]
+    assert found[-1].seq == Seq.of(10)
+    assert not found[-1].caught_up
+    assert found[-1].pending == 90
+
+
+def test_the_end_of_a_partition_is_the_head_and_passes_what_holds_no_message() -> None:
+    found = read(Couch(a=1), [record(7, "a"), Note("_PARTITION_EOF", 9)], [Note("_PARTITION_EOF", 12)])
+    assert [(each.seq, each.caught_up, each.pending) for each in found] == [
+        (Seq.of(9), True, 0),
+        (Seq.of(12), True, 0),
+    ]
+
+
+def test_each_document_of_a_piece_is_read_once_and_pieces_fit_into_memory() -> None:
+    couch = Couch(a=1, b=1, c=1, d=1)
+    ids = ["a", "b", "a", "a", "c", "d"]
+    found = read(couch, [record(offset, id) for offset, id in enumerate(ids, start=1)])
+    assert couch.asked == [["a", "b", "c"], ["d"]]
+    assert [each.seq for each in found] == [Seq.of(6), Seq.of(7)]
+
+
+def test_design_documents_are_left_out_and_the_position_passes_them() -> None:
+    taken = [record(3, "_design/x")]
+    couch = Couch()
+    assert [(each.changes, each.seq) for each in read(couch, taken)] == [([], Seq.of(4))]
+    assert not couch.asked
+    assert states(read(Couch(**{"_design/x": 1}), taken, skip_design=False)) == [("_design/x", 1, False)]
+
+
+def test_nothing_is_handed_over_past_a_piece_that_can_not_be_read_now() -> None:
+    couch = Couch(a=1, b=1)
+    couch.failures = [RetryableError("away"), RetryableError("still away")]
+    found = read(couch, [record(1, "a")], [record(2, "b")])
+    assert states(found) == [("a", 1, False), ("b", 1, False)]
+
+
+def test_it_reads_from_its_position_on_and_tries_again_to_get_there() -> None:
+    for since, sought in ((Seq.BEGINNING, OFFSET_BEGINNING), (Seq.of(812), 812)):
+        stop = Event()
+        reader = Reader(stop)
+        reader.refusals = [RetryableError("a rebalance"), RetryableError("a rebalance")]
+        feed: Any = PartitionFeed(reader, Couch(), clock=FakeClock())  # type: ignore[arg-type]
+        list(feed.batches(since, IDENTIFIED, stop))
+        assert reader.sought == [sought]
+
+
+def test_a_position_that_kafka_does_not_have_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InvalidSeqError, match="checkpoint reset KEY"):
+        read(Couch(), [Note("_AUTO_OFFSET_RESET")], since=Seq.of(7))
+    with pytest.raises(InvalidSeqError, match="not one of a topic"):
+        read(Couch(), since=Seq.of("7-g1A"))
+
+
+def test_what_the_reader_notes_of_purges_comes_after_what_was_purged() -> None:
+    purge = encode_purge(PurgeRecord(purge_seq="9-x", recreated=False, missed=3))
+    purged = Change(id="a", revs=(PURGED_REV,), leaf_version=0, deleted=True)
+    taken = [Record(4, b"a", encode_change(purged)), Record(5, DATABASE_KEY, purge)]
+    first, second = read(Couch(), taken)
+    assert states([first]) == [("a", 0, True)]
+    assert first.seq is None
+    assert (second.seq, second.purge_seq, second.recreated, second.purges_missed) == (
+        Seq.of(6),
+        "9-x",
+        False,
+        3,
+    )
+
+
+def test_a_record_of_a_former_database_tells_the_id_alone() -> None:
+    """A document that the present database does not have loses its rows as after a purge."""
+    taken = [record(1, "gone", 9, created_at="100"), record(2, "there", 9, created_at="100")]
+    assert states(read(Couch(there=2), taken)) == [("gone", 0, True), ("there", 2, False)]
+
+
+def test_a_record_of_a_later_database_stops_the_feed() -> None:
+    with pytest.raises(RecreatedError, match="on_recreated"):
+        read(Couch(a=1), [record(1, "a", created_at="300")])
+
+
+def test_an_identity_that_a_server_does_not_tell_is_no_evidence() -> None:
+    assert states(read(Couch(a=1), [record(1, "a", created_at="")])) == [("a", 1, False)]
