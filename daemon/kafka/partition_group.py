@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import gevent
 import structlog
@@ -38,10 +39,15 @@ _KILL_SECONDS = 0.5
 #: How long a tail of an earlier assignment may take to end before it is assigned again.
 _END_SECONDS = 20.0
 _STEP_SECONDS = 0.02
+#: How long the brokers may take for what a tail needs to begin, and the time between two attempts.
+_ASK_SECONDS = 20.0
+_RETRY_SECONDS = 0.2
 #: Share of the session without a poll after which no write begins: the group may have moved on at its end.
 OWNED_SHARE = 0.6
 #: After a silence of the whole process, the time in which the group tells whether partitions were lost.
 _SUSPECT_SECONDS = 3.0
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("pillowd.kafka")
 
@@ -137,11 +143,14 @@ class PartitionGroup:
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Start the tails of partitions; each reads from its checkpoint on."""
-        self._control.refresh()
-        committed = self.consumer.committed(partitions)
+        committed = self._retry(lambda: self._find_committed(partitions))
+        letters = {
+            number: self._retry(partial(self._letters.find, self._key.pillow, number))
+            for number in partitions
+        }
         for number in partitions:
             self._wait_for_end(number)
-            self._begin(number, committed.get(number))
+            self._begin(number, committed.get(number), letters[number])
         _log.info("partitions.assigned", pillow=str(self._key), partitions=list(partitions))
         return {}
 
@@ -176,9 +185,24 @@ class PartitionGroup:
 
     # --- parts
 
-    def _begin(self, number: int, committed: Offset | None) -> None:
-        key, pillow = partition_key(self._key, number), self._key.pillow
-        self._dead_letters.load(key, self._letters.find(pillow, number))
+    def _find_committed(self, partitions: Sequence[int]) -> Mapping[int, Offset]:
+        self._control.refresh()  # a reset that came before counts
+        return self.consumer.committed(partitions)
+
+    def _retry(self, ask: Callable[[], T]) -> T:
+        """Return the brokers' answer; the leader of a partition that is new may not be known yet."""
+        until = self._clock.monotonic() + _ASK_SECONDS
+        while True:
+            try:
+                return ask()
+            except RetryableError:
+                if self._clock.monotonic() > until:
+                    raise
+                gevent.sleep(_RETRY_SECONDS)
+
+    def _begin(self, number: int, committed: Offset | None, letters: Mapping[tuple[str, str], bytes]) -> None:
+        key = partition_key(self._key, number)
+        self._dead_letters.load(key, letters)
         assigned = AssignedPart(
             part=Part(key=key, number=number, term=f"{self._clock.wall():.0f}-{secrets.token_hex(3)}"),
             checkpoints=PartitionCheckpoints(

@@ -150,7 +150,6 @@ def test_a_daemon_joins_is_killed_and_comes_back_in_its_place_while_somebody_wri
     writer = Writer(world, publisher, seed=19)
     joined = writer.write_until(service.is_even)
     second.signal(signal.SIGKILL)
-    writer.write(40)
     second.ended()
     second.start()
     print(f"joined {joined:.1f} s, restarted {writer.write_until(service.is_even):.1f} s")
@@ -194,7 +193,6 @@ def test_many_rebalances_lose_nothing(
                 crowd.start(daemon)
             case "restart":
                 daemon.signal(signal.SIGKILL)
-                writer.write(10)
                 daemon.ended()
                 daemon.start()
             case "broker":
