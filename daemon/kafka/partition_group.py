@@ -244,8 +244,6 @@ class PartitionGroup:
         present = [key for key in keys if key in self._supervisor.keys]
         for key in present:
             self._supervisor.remove(key)
-        for number in partitions:
-            self.consumer.wake(number)
         return present
 
     def _end(self, partitions: Sequence[int]) -> list[AssignedPart]:
@@ -309,6 +307,9 @@ class _Reader:
 
     def take(self, seconds: float) -> Sequence[LibraryMessage]:
         return self._consumer.take(self._number, seconds)
+
+    def wake(self) -> None:
+        self._consumer.wake(self._number)
 
     def end_offset(self) -> int | None:
         return self._consumer.end_offset(self._number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import gevent
 from gevent.event import Event
 
 from checkpoints import TailKey
@@ -82,6 +83,7 @@ class PartitionedTail:
         self._clock = clock
         self._observer = observer
         self._told_at = 0.0
+        self._telling: gevent.Greenlet[..., None] | None = None
         self._supervisor = Supervisor(
             {},
             clock=clock,
@@ -126,6 +128,8 @@ class PartitionedTail:
                 if self._group.error is not None:
                     raise self._group.error
         finally:
+            if self._telling is not None:
+                self._telling.kill(block=False)
             consumer.close()  # drains and commits
             self._supervisor.stop_all()
             self._supervisor.kill_all("its pillow has ended")
@@ -141,9 +145,12 @@ class PartitionedTail:
         self._group.tick()
         status = self.status()
         self._enter(status.state, status.reason)
-        if self.ticked_at - self._told_at >= TELL_SECONDS:
+        if self.ticked_at - self._told_at >= TELL_SECONDS and (self._telling is None or self._telling.dead):
             self._told_at = self.ticked_at
-            self._engine.statuses.tell([each for _, each in self._list_statuses()])
+            # Apart: it waits for brokers, which may be away.
+            self._telling = gevent.spawn(
+                self._engine.statuses.tell, [each for _, each in self._list_statuses()]
+            )
 
     def _list_statuses(self) -> Sequence[tuple[int, TailStatus]]:
         found: list[tuple[int, TailStatus]] = []

@@ -26,9 +26,6 @@ from pillows.feed.couch_feed import CouchFeed
 from pillows.models import Change, ChangeBatch, Document
 from pillows.retry.backoff import Backoff
 
-#: How soon a stop is noticed while no record comes.
-_STEP_SECONDS = 0.5
-
 
 class PartitionReader(Protocol):
     """Reads the records of one partition."""
@@ -53,6 +50,9 @@ class PartitionReader(Protocol):
 
         The client library's notes are among them: that the end was reached, or an offset does not exist.
         """
+
+    def wake(self) -> None:
+        """End a `take` that waits."""
 
     def end_offset(self) -> int | None:
         """Return the offset behind the last record, as far as it is known."""
@@ -146,18 +146,22 @@ class PartitionFeed:
     ) -> Generator[ChangeBatch, None, None]:
         """Yield the changes from a position on, until `stop` is set."""
         yield from self._seek(since, stop)
-        yielded_at = self._clock.monotonic()
-        while not stop.is_set():
-            taken = self._reader.take(_STEP_SECONDS)
-            if not taken and self._clock.monotonic() - yielded_at < TICK_SECONDS:
-                continue
-            if not taken:
-                yield SIGN_OF_LIFE
-            for piece in self._cut(taken, identity):
-                yield from self._load(piece, identity, stop)
-                if stop.is_set():
-                    return
-            yielded_at = self._clock.monotonic()
+
+        def wake(_: Event) -> None:
+            self._reader.wake()
+
+        stop.rawlink(wake)
+        try:
+            while not stop.is_set():
+                taken = self._reader.take(TICK_SECONDS)
+                if not taken:
+                    yield SIGN_OF_LIFE
+                for piece in self._cut(taken, identity):
+                    yield from self._load(piece, identity, stop)
+                    if stop.is_set():
+                        return
+        finally:
+            stop.unlink(wake)
 
     def close(self) -> None:
         """Close every connection to CouchDB. May be called twice."""

@@ -26,6 +26,11 @@ _FIND_EPOCH = (
     "select max(epoch) from {} where pillow = %(pillow)s"
     " and (source = %(whole)s or left(source, length(%(whole)s) + 1) = %(whole)s || '#')"
 )
+#: A process that stands still in the middle of its turn must not hold up the other parts for long.
+_TAKE_TURN = (
+    "select set_config('idle_in_transaction_session_timeout', '10s', true),"
+    " pg_advisory_xact_lock({lock}, hashtext({pillow})); "
+)
 _FENCE_WHOLE = "update {} set fence = '' where pillow = %(pillow)s and source = %(whole)s"
 _FENCE_PARTS = (
     "update {} set fence = '' where pillow = %(pillow)s"
@@ -106,7 +111,7 @@ class CheckpointRow:
         Parts take turns: a document that has changed its part may be in two transactions, and what one has
         read must stay valid until it commits. Without parameters, so that it is sent with `begin`.
         """
-        turn = "select pg_advisory_xact_lock({lock}, hashtext({pillow})); " if self._is_part else ""
+        turn = _TAKE_TURN if self._is_part else ""
         fence = "select from {table} where pillow = {pillow} and source = {source} and fence = {fence}"
         locking = sql.SQL(f"{turn}{fence} for no key update").format(
             table=self._table,

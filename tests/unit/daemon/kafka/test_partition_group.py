@@ -50,9 +50,6 @@ class Consumer:
     def owns(self, partition: int) -> bool:
         return partition in self.owned
 
-    def wake(self, partition: int) -> None:
-        """Nothing waits."""
-
 
 class Control:
     """What operators have asked for."""

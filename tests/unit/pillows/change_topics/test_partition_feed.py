@@ -91,6 +91,9 @@ class Reader:
             return []
         return self._taken.pop(0)
 
+    def wake(self) -> None:
+        """Nothing waits."""
+
     def end_offset(self) -> int:
         return 100
 
