@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import gevent
 from gevent.event import Event
 
 from daemon.assembly.services import Services
@@ -23,6 +26,9 @@ from daemon.verification.command import VerifyCommand
 from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
+
+if TYPE_CHECKING:  # few daemons need Kafka's client
+    from daemon.kafka.engine import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +117,7 @@ def open_parts(
     verification = rebuilder = None
     if services.engine is not None:
         services.engine.follow_pauses(supervisor, state.pauses)
+        _open_readers(stack, services, services.engine, lambda: reloader.config)
     elif source.path is not None:
         verification = VerifyRunner(
             VerifyCommand(source.path, source.environ).run,
@@ -140,6 +147,25 @@ def open_parts(
         verification=verification,
         rebuilder=rebuilder,
     )
+
+
+def _open_readers(
+    stack: ExitStack, services: Services, engine: Engine, get_config: Callable[[], Config]
+) -> None:
+    """Read the databases of this daemon's units, until the stack is closed."""
+    from daemon.assembly.readers import build_reader, find_databases  # noqa: PLC0415 - needs Kafka's client
+    from daemon.kafka.readers import Readers  # noqa: PLC0415  see above
+
+    readers = Readers(
+        lambda: find_databases(get_config()),
+        lambda key, database: build_reader(key, database, engine, services),
+        engine.make_reader,
+        clock=services.clock,
+        observer=services.observer,
+    )
+    stop = Event()
+    stack.callback(gevent.spawn(readers.run, stop).join)
+    stack.callback(stop.set)
 
 
 def _open_services(stack: ExitStack, state: StateDir, observers: Observers, clock: Clock) -> Services:

@@ -20,7 +20,8 @@ from daemon.supervision.paused_pillows import Pauses
 from daemon.supervision.supervisor import Supervisor
 from pillows.change_topics.names import ServiceTopics
 from pillows.clock import Clock
-from pillows.kafka.group import Group
+from pillows.kafka.consumer import Consumer
+from pillows.kafka.group import Group, Listener
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
 from pillows.kafka.topics import create
@@ -56,6 +57,11 @@ class Engine:
     def make_group(self, pillow: str) -> Group:
         """Return this daemon's membership in the group of a pillow."""
         return Group(id=self.topics.group(pillow), instance_id=self.instance_id)
+
+    def make_reader(self, listener: Listener) -> Consumer:
+        """Return this daemon's member of the group that divides the databases."""
+        group = Group(id=self.topics.group_of_readers, instance_id=self.instance_id)
+        return Consumer(self.options, group, self.topics.units, listener)
 
     def follow_pauses(self, supervisor: Supervisor, pauses: Pauses) -> None:
         """Pause and resume pillows here when that is asked for in any daemon."""

@@ -1,0 +1,158 @@
+"""Read the databases of the units that this daemon's member of the readers' group has.
+
+The group divides a topic without messages: whoever has a partition of it reads the databases of that unit. A
+reader that runs on after its unit has gone harms nothing: the next one fences it before it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import gevent
+import structlog
+from confluent_kafka import OFFSET_BEGINNING
+from gevent.event import Event
+
+from checkpoints import TailKey
+from daemon.supervision.paused_pillows import NoPauses
+from daemon.supervision.supervised_tail import TailFactory
+from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
+from pillows.change_topics.names import find_unit
+from pillows.clock import Clock
+from pillows.errors import FatalError, PillowError, RetryableError
+from pillows.kafka.consumer import Consumer
+from pillows.kafka.group import REVOKE_SECONDS, Listener, Offset
+from pillows.observer import Observer
+from pillows.retry.backoff import Backoff
+from pillows.runtime.status import TailStatus
+
+Settings = TypeVar("Settings")
+
+#: Of the time for a revoke, what is left to kill a reader that does not end.
+_KILL_SECONDS = 0.5
+_STEP_SECONDS = 0.02
+
+_log = structlog.get_logger("pillowd.kafka")
+
+
+class Readers(Generic[Settings]):
+    """Runs readers; see `Listener` for what the group tells.
+
+    Args:
+        find_databases: returns the key and the settings of each database that is to be read now.
+        build: returns the factory of a reader.
+        make_consumer: makes this daemon's member of the group.
+        clock: for waits.
+        observer: receives the states of readers.
+
+    Attributes:
+        error: why no database is read any more; None while all is well.
+    """
+
+    def __init__(
+        self,
+        find_databases: Callable[[], Mapping[TailKey, Settings]],
+        build: Callable[[TailKey, Settings], TailFactory],
+        make_consumer: Callable[[Listener], Consumer],
+        *,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self.error: PillowError | None = None
+        self._find_databases = find_databases
+        self._build = build
+        self._make_consumer = make_consumer
+        self._clock = clock
+        self._units: set[int] = set()
+        self._running: dict[TailKey, Settings] = {}
+        self._supervisor = Supervisor({}, clock=clock, observer=observer, pauses=NoPauses())
+
+    def run(self, stop: Event) -> None:
+        """Read until `stop` is set, or another daemon with our name has joined."""
+        backoff = Backoff()
+        while not stop.is_set():
+            self._follow_group(stop, backoff)
+            if isinstance(self.error, FatalError):
+                _log.error("readers.failed", reason=str(self.error))
+                return
+            if self.error is not None:
+                delay_seconds = backoff.after(RetryableError(str(self.error)))
+                _log.warning("readers.retry", error=str(self.error), seconds=round(delay_seconds, 1))
+                self._clock.wait(stop, delay_seconds)
+
+    def statuses(self) -> list[TailStatus]:
+        """Return the status of each reader that runs here."""
+        return self._supervisor.statuses()
+
+    def _follow_group(self, stop: Event, backoff: Backoff) -> None:
+        """Be a member of the group until `stop` is set, or the membership has ended."""
+        self.error = None
+        consumer = self._make_consumer(self)
+        consumer.start()
+        try:
+            while not self._clock.wait(stop, TICK_SECONDS) and self.error is None:
+                self._update()
+                if self._units:
+                    backoff.reset()
+        finally:
+            consumer.close()  # ends the readers
+            self._end(self._units.copy(), REVOKE_SECONDS)
+
+    # --- Listener
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Read the databases of more units."""
+        _log.info("readers.assigned", units=list(partitions))
+        self._units.update(partitions)
+        self._update()
+        return dict.fromkeys(partitions, OFFSET_BEGINNING)
+
+    def revoked(self, partitions: Sequence[int]) -> Sequence[Offset]:
+        """Let the readers of units write what they have read, and end."""
+        _log.info("readers.revoked", units=list(partitions))
+        self._end(partitions, REVOKE_SECONDS - _KILL_SECONDS)
+        return ()
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """End the readers of units; the next ones have fenced them."""
+        _log.warning("readers.lost", units=list(partitions))
+        self._end(partitions, 0.0)
+
+    def failed(self, error: PillowError) -> None:
+        """Note why the membership has ended."""
+        self.error = error
+
+    # --- readers
+
+    def _update(self) -> None:
+        """Start and end readers, so that those run that should."""
+        self._supervisor.tick()
+        wanted = {
+            key: settings
+            for key, settings in self._find_databases().items()
+            if find_unit(key.source) in self._units
+        }
+        for key, settings in list(self._running.items()):
+            if wanted.get(key) != settings:
+                del self._running[key]
+                self._supervisor.remove(key)
+        for key, settings in wanted.items():
+            # One that still ends is started again at a later tick.
+            if key not in self._running and key not in self._supervisor.running:
+                self._running[key] = settings
+                self._supervisor.add(key, self._build(key, settings))
+                self._supervisor.start(key)
+
+    def _end(self, units: Sequence[int] | set[int], seconds: float) -> None:
+        """End the readers of units; kill those that have not ended in time."""
+        self._units.difference_update(units)
+        self._update()
+        until = self._clock.monotonic() + seconds
+        while (late := self._find_ending()) and self._clock.monotonic() < until:
+            gevent.sleep(_STEP_SECONDS)
+        for key in late:
+            self._supervisor.kill(key, "its unit belongs to another daemon")
+
+    def _find_ending(self) -> list[TailKey]:
+        return [key for key in self._supervisor.running if key not in self._running]
