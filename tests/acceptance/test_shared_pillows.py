@@ -25,7 +25,6 @@ from tests.acceptance import stores
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import World, live, statuses
 from tests.servers.kafka import Kafka
-from tests.support.change_publisher import ChangePublisher
 from tests.support.waiting import wait_until
 
 MakeDaemon = Callable[..., Pillowd]
@@ -55,11 +54,6 @@ def make_daemon(world: World, kafka: str, service: str) -> MakeDaemon:
     return make
 
 
-@pytest.fixture
-def publisher(kafka: str, service: str, world: World) -> ChangePublisher:
-    return ChangePublisher(kafka, service, world.couch, f"couch/{world.couch.name}")
-
-
 def pillows_of(world: World) -> dict[str, Any]:
     pillow = world.pillow("cases", "elasticsearch", "postgres")
     pillow["transport"][0]["deletes"] = "tombstone"
@@ -75,11 +69,10 @@ def equal(world: World, *targets: str) -> bool:
 
 
 class Writer:
-    """Writes, edits, deletes and conflicts documents, and publishes that."""
+    """Writes, edits, deletes and conflicts documents."""
 
-    def __init__(self, world: World, publisher: ChangePublisher, seed: int) -> None:
+    def __init__(self, world: World, seed: int) -> None:
         self._couch = world.couch
-        self._publisher = publisher
         self._chance = random.Random(seed)
         self._next = 0
 
@@ -98,7 +91,6 @@ class Writer:
                     couch.leaf(id, f"9-{chance.randrange(16**8):08x}", "8-aa", conflict=True)
                 case _ if couch.session.get(f"{couch.url}/{id}", timeout=60).ok:
                     couch.delete(id)
-        self._publisher.publish()
 
     def write_until(self, holds: Callable[[], object], *, seconds: float = 90.0) -> float:
         """Writes until something holds; returns the seconds."""
@@ -140,14 +132,14 @@ class Service:
 
 
 def test_a_daemon_joins_is_killed_and_comes_back_in_its_place_while_somebody_writes(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher
+    world: World, make_daemon: MakeDaemon
 ) -> None:
     service = Service(make_daemon, pillows_of(world))
     first, second, _ = service.daemons
     service.start(first)
     first.wait_for(service.is_even)
     service.start(second)
-    writer = Writer(world, publisher, seed=19)
+    writer = Writer(world, seed=19)
     joined = writer.write_until(service.is_even)
     second.signal(signal.SIGKILL)
     second.ended()
@@ -177,9 +169,8 @@ def test_many_rebalances_lose_nothing(
     crowd = Service(make, pillows)
     crowd.start(crowd.daemons[0])
     crowd.until_shared()
-    publisher = ChangePublisher(broker.where, service, world.couch, f"couch/{world.couch.name}")
     chance = random.Random(19)
-    writer = Writer(world, publisher, seed=20)
+    writer = Writer(world, seed=20)
     taken: dict[str, list[float]] = defaultdict(list)
     for _ in range(int(os.environ.get("PILLOWD_REBALANCES", "200"))):
         idle = [each for each in crowd.daemons if each not in crowd.running]
@@ -238,16 +229,13 @@ def latest_lines(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.proof
-def test_a_pause_and_a_reset_count_for_all_daemons(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher
-) -> None:
+def test_a_pause_and_a_reset_count_for_all_daemons(world: World, make_daemon: MakeDaemon) -> None:
     service = Service(make_daemon, pillows_of(world))
     first, second, _ = service.daemons
     service.start(first)
     service.start(second)
     service.until_shared()
     world.fill(50)
-    publisher.publish()
     wait_until(lambda: equal(world))
     # Each tells of the whole service, of the others a few seconds late.
     wait_until(lambda: [statuses(each)["cases"]["changes"] for each in service.running] == [50, 50])
@@ -255,7 +243,6 @@ def test_a_pause_and_a_reset_count_for_all_daemons(
     assert second.command_here("pause", "cases").returncode == 0
     first.wait_for(lambda: first.state("cases") == "paused")
     world.fill(10, start=50)
-    publisher.publish()
     assert first.stop() == 0
     first.start()
     first.wait_for(lambda: first.state("cases") == "paused")
@@ -279,9 +266,7 @@ def test_a_pause_and_a_reset_count_for_all_daemons(
 
 
 @pytest.mark.proof
-def test_dead_letters_go_with_their_partitions(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher
-) -> None:
+def test_dead_letters_go_with_their_partitions(world: World, make_daemon: MakeDaemon) -> None:
     """Also to a daemon that was never told of them, when the first one and its disk are gone."""
     (world.folder / "odd.py").write_text(ODD)
     pillows = pillows_of(world)
@@ -292,7 +277,6 @@ def test_dead_letters_go_with_their_partitions(
     world.fill(20)
     for number in range(8):
         world.couch.put(f"bad{number}", {"n": number})
-    publisher.publish()
     first.wait_for(lambda: statuses(first)["cases"]["dead_letters"] == 8)
     first.wait_for(lambda: "28" in str(statuses(first)["cases"]["changes"]))
     time.sleep(6)  # a checkpoint is due every 5 s
@@ -304,7 +288,6 @@ def test_dead_letters_go_with_their_partitions(
     second.wait_for(lambda: statuses(second).get("cases", {}).get("dead_letters") == 8)
     assert len(second.ask_here("dead-letter", "list", "cases")) == 8
     world.couch.put("bad3", {"n": 3, "good": True})
-    publisher.publish()
     second.wait_for(lambda: statuses(second)["cases"]["dead_letters"] == 7)
     assert second.command_here("dead-letter", "discard", "cases", "bad4").returncode == 0
     second.wait_for(lambda: statuses(second)["cases"]["dead_letters"] == 6)
@@ -317,7 +300,7 @@ def test_dead_letters_go_with_their_partitions(
 
 @pytest.mark.proof
 def test_the_same_pillows_run_with_and_without_kafka_in_both_directions(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher
+    world: World, make_daemon: MakeDaemon
 ) -> None:
     """Alone, shared, alone and shared again: where one way stopped, the other writes what is missing."""
     daemon = make_daemon(pillows_of(world))
@@ -331,7 +314,6 @@ def test_the_same_pillows_run_with_and_without_kafka_in_both_directions(
         if coordination is shared:
             daemon.start()
             daemon.wait_for(lambda: "4 of 4 partitions here" in reason(daemon), seconds=90)
-            publisher.publish()
         else:
             daemon.start()
         daemon.wait_for(lambda: live(daemon) and equal(world))
@@ -342,12 +324,11 @@ def test_the_same_pillows_run_with_and_without_kafka_in_both_directions(
 
 @pytest.mark.proof
 def test_an_offset_that_the_brokers_have_dropped_is_refused_until_somebody_resets(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher, kafka: str, service: str
+    world: World, make_daemon: MakeDaemon, kafka: str, service: str
 ) -> None:
     world.fill(40)
     daemon = make_daemon(pillows_of(world)).start()
     daemon.wait_for(lambda: "4 of 4 partitions here" in reason(daemon))
-    publisher.publish()
     daemon.wait_for(lambda: live(daemon) and equal(world))
     assert daemon.stop() == 0
     group = ServiceTopics(service).group("cases")
@@ -362,7 +343,6 @@ def test_an_offset_that_the_brokers_have_dropped_is_refused_until_somebody_reset
     assert "`pillowd checkpoint reset cases`" in reason(daemon)
     assert world.written("cases") == before
     world.fill(10, start=40)
-    publisher.publish()
     assert daemon.command_here("checkpoint", "reset", "cases").returncode == 0
     assert daemon.command_here("restart", "cases").returncode == 0
     daemon.wait_for(lambda: live(daemon) and equal(world))
@@ -371,13 +351,13 @@ def test_an_offset_that_the_brokers_have_dropped_is_refused_until_somebody_reset
 
 @pytest.mark.proof
 def test_partitions_are_added_to_a_live_topic(
-    world: World, make_daemon: MakeDaemon, publisher: ChangePublisher, kafka: str, service: str
+    world: World, make_daemon: MakeDaemon, kafka: str, service: str
 ) -> None:
     service_ = Service(make_daemon, pillows_of(world))
     for daemon in service_.daemons[:2]:
         service_.start(daemon)
     service_.until_shared()
-    writer = Writer(world, publisher, seed=7)
+    writer = Writer(world, seed=7)
     writer.write(80)
     topic = ServiceTopics(service).changes(f"couch/{world.couch.name}")
     admin = AdminClient({"bootstrap.servers": kafka})
