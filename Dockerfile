@@ -13,9 +13,9 @@ FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa
 WORKDIR /src
 RUN python -m venv /opt/pillowd && python -m venv /opt/build
 # What it needs changes seldom, so it is a layer of its own.
-# requirements-opensearch.lock has OpenSearch's client, too.
+# requirements-opensearch.lock has OpenSearch's client, too; requirements-kafka.lock has Kafka's.
 ARG REQUIREMENTS=requirements.lock
-COPY requirements.lock requirements-opensearch.lock requirements-build.lock ./
+COPY requirements.lock requirements-opensearch.lock requirements-kafka.lock requirements-build.lock ./
 RUN /opt/pillowd/bin/pip install --no-cache-dir --require-hashes -r "$REQUIREMENTS" \
  && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE pillowd.py ./

@@ -110,6 +110,7 @@ image: $(VENV)/.dev ## Build the container image, which names its version and co
 lock: $(VENV)/.dev ## Update the lock files from pyproject.toml
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra opensearch -o requirements-opensearch.lock
+	$(COMPILE) pyproject.toml --extra kafka -o requirements-kafka.lock
 	$(COMPILE) --group build -o requirements-build.lock
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 

@@ -29,6 +29,7 @@ NAMES = ("COUCHDB_USER", "COUCHDB_PASSWORD", "ELASTIC_PASSWORD", "POSTGRES_PASSW
 FILES = {
     "docker-compose.yml": {"couchdb", "postgres", "elasticsearch"},
     "docker-compose.opensearch.yml": {"couchdb", "opensearch"},
+    "docker-compose.kafka.yml": {"couchdb", "postgres", "kafka"},
 }
 
 
@@ -171,8 +172,9 @@ def compose(file: str) -> dict[str, Any]:
 
 def test_the_services_are_the_official_images_with_a_version(file, compose):
     images = {name: service["image"] for name, service in compose["services"].items()}
+    ours = [images.pop(name) for name in list(images) if name.startswith("pillowd")]
 
-    assert images.pop("pillowd").startswith("pillowd")
+    assert all(image.startswith("pillowd") for image in ours)
     assert {image.partition(":")[0].rpartition("/")[2] for image in images.values()} >= FILES[file]
     assert all(re.search(r":\d", image) for image in images.values())
 
@@ -228,14 +230,41 @@ def test_its_configuration_is_valid_and_names_the_services(file, compose):
     config = load(ROOT / mount.split(":")[0], environ)
 
     text = (ROOT / mount.split(":")[0]).read_text()
-    assert set(re.findall(r"(?://|@)([a-z]+)[:/]", text)) == FILES[file]
+    assert set(re.findall(r"""(?://|@|servers: \[")([a-z]+)[:/]""", text)) == FILES[file]
     (pillow,) = {config.pillows[name].source.database for name in config.pillows}
     assert f" {pillow}; do" in compose["services"]["databases"]["command"][0]
 
 
-def test_the_image_for_opensearch_has_its_client(compose):
+@pytest.mark.parametrize(
+    ("server", "library"), [("opensearch", "opensearch-py"), ("kafka", "confluent-kafka")]
+)
+def test_the_image_for_a_server_has_its_client(compose, server, library):
     (wanted,) = [each for each in values("ARG") if each.startswith("REQUIREMENTS=")]
     name = compose["services"]["pillowd"]["build"]
     name = wanted.partition("=")[2] if name == "." else name["args"]["REQUIREMENTS"]
 
-    assert ("opensearch-py==" in (ROOT / name).read_text()) == ("opensearch" in compose["services"])
+    assert (f"{library}==" in (ROOT / name).read_text()) == (server in compose["services"])
+
+
+def test_each_daemon_that_shares_pillows_has_a_state_of_its_own():
+    read = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text())
+    ours = [service for name, service in read["services"].items() if name.startswith("pillowd")]
+    states = {mount for service in ours for mount in service["volumes"] if not mount.endswith(":ro")}
+
+    assert len(ours) == len(states) == 3
+    assert all(mount.endswith(":/var/lib/pillowd") for mount in states)
+
+
+def test_the_pods_keep_their_state_and_may_write_to_nothing_else():
+    path = ROOT / "etc" / "kubernetes" / "pillowd-kafka.yaml"
+    daemons, _ = yaml.safe_load_all(path.read_text())
+    pods = daemons["spec"]["template"]["spec"]
+    (container,) = pods["containers"]
+
+    assert daemons["kind"] == "StatefulSet"
+    assert [each["metadata"]["name"] for each in daemons["spec"]["volumeClaimTemplates"]] == ["state"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"name": "state", "mountPath": "/var/lib/pillowd"} in container["volumeMounts"]
+    assert pods["terminationGracePeriodSeconds"] > 30  # daemon.shutdown_timeout
+    (named,) = re.findall(r"from-file=pillowd.yaml=(\S+)", path.read_text())
+    assert (ROOT / named).exists()
