@@ -84,6 +84,7 @@ def build_partitioned(
             observer=observer,
             backfill=None,
             check_ownership=assigned.check_ownership,
+            is_ours=assigned.is_ours,
         )
         return lambda: PartTail(replace(settings, key=assigned.part.key, is_part=True), own)
 

@@ -25,6 +25,7 @@ from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import Supervisor
 from pillows.change_topics.partition_feed import PartitionReader
 from pillows.change_topics.partition_keys import partition_key
+from pillows.change_topics.partitioner import find_partition
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.errors import PillowError, RetryableError, StateLostError
@@ -47,6 +48,9 @@ OWNED_SHARE = 0.6
 #: After a silence of the whole process, the time in which the group tells whether partitions were lost.
 _SUSPECT_SECONDS = 3.0
 
+#: How long the number of partitions is believed.
+_COUNT_SECONDS = 30.0
+
 T = TypeVar("T")
 
 _log = structlog.get_logger("pillowd.kafka")
@@ -61,12 +65,14 @@ class AssignedPart:
         checkpoints: its checkpoint.
         reader: reads it.
         check_ownership: raises RetryableError while the group may have given it to another member.
+        is_ours: whether a document's records are in it; raises RetryableError while that can't be told.
     """
 
     part: Part
     checkpoints: PartitionCheckpoints
     reader: PartitionReader
     check_ownership: Callable[[], None]
+    is_ours: Callable[[str], bool]
 
 
 class LetterTopics(Protocol):
@@ -120,6 +126,8 @@ class PartitionGroup:
         self._parts: dict[int, AssignedPart] = {}
         self._ticked_at = clock.monotonic()
         self._suspect_until = 0.0
+        self._count = 0
+        self._counted_at = 0.0
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -214,6 +222,7 @@ class PartitionGroup:
             ),
             reader=_Reader(self.consumer, number),
             check_ownership=lambda: self._check_ownership(number),
+            is_ours=lambda id: find_partition(id, self._count_partitions()) == number,
         )
         self._parts[number] = assigned
         self._supervisor.add(key, self._make_tail(assigned))
@@ -266,6 +275,13 @@ class PartitionGroup:
         self._wait([key], self._clock.monotonic() + _END_SECONDS)
         if key in self._supervisor.running:
             raise RetryableError(f"The former tail of {key} does not end.")
+
+    def _count_partitions(self) -> int:
+        """Return how many partitions the topic has; more may have been added."""
+        now = self._clock.monotonic()
+        if not self._count or now - self._counted_at > _COUNT_SECONDS:
+            self._count, self._counted_at = self.consumer.count_partitions(), now
+        return self._count
 
     def _check_ownership(self, number: int) -> None:
         """See `AssignedPart.check_ownership`."""

@@ -50,6 +50,9 @@ class Consumer:
     def owns(self, partition: int) -> bool:
         return partition in self.owned
 
+    def count_partitions(self) -> int:
+        return 12
+
 
 class Control:
     """What operators have asked for."""
@@ -286,3 +289,11 @@ def test_after_the_process_stood_still_no_write_begins_until_the_group_has_told(
     later[0] += 4.0
     world.consumer.polled_at = later[0]
     check()
+
+
+def test_each_document_belongs_to_one_partition(world: World) -> None:
+    """After missed purges each tail removes what is gone of its own documents, and of no others."""
+    world.assign(*range(12))
+    for number in range(50):
+        ours = [each for each, part in world.assigned.items() if part.is_ours(f"d{number}")]
+        assert len(ours) == 1
