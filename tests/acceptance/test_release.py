@@ -386,6 +386,7 @@ INSTALL = {
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1200)  # the release is built first
 @pytest.mark.parametrize("kind", INSTALL)
 def test_a_newcomer_copies_a_database_within_five_minutes(
     kind: str, release: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
