@@ -78,7 +78,7 @@ def test_other_machines_are_answered_only_if_that_is_wanted(tmp_path: Path, host
         (TCP.format(digest="secret"), "is not the SHA-256 of a token"),
         (
             TCP.format(digest=DIGEST).replace("tokens: [", f"tokens: [{{ name: ops, sha256: {DIGEST} }}, "),
-            "of one name",
+            "with the same name",
         ),
         (TCP.format(digest=DIGEST).replace("ops", "a b"), "not a valid name"),
     ],
