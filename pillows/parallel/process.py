@@ -27,9 +27,12 @@ _CRASHES = frozenset(
 )
 #: How long a process that has closed its connection may take to end.
 _END_SECONDS = 2.0
-#: Runs the module that the second argument names; the others after the first are where it imports from.
+#: Runs the module that the second argument names; the others after the first are where it imports from. First
+#: it lets the kernel end it with its parent (prctl(2): PR_SET_PDEATHSIG, SIGKILL): a user's modules may take
+#: seconds to import.
 _START = """\
-import runpy, sys
+import ctypes, runpy, sys
+ctypes.CDLL(None).prctl(1, 9)
 sys.path[:] = sys.argv[3:]
 runpy.run_module(sys.argv[2], run_name="__main__")
 """

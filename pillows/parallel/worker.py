@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -23,7 +21,6 @@ from pillows.user_code import confine, describe_error, end_without_memory
 #: A sign of life is sent this often while a task is worked on.
 ALIVE_SECONDS = 5.0
 
-_PR_SET_PDEATHSIG = 1
 #: Of the processes of one machine the kernel ends those with the highest score first when memory runs out.
 _OOM_SCORE = "500"
 
@@ -104,12 +101,11 @@ def serve(
 
 
 def end_with_parent(parent: int) -> None:
-    """Let the kernel end this process with its parent, and before its parent if memory runs out.
+    """End this process if its parent has ended; let the kernel end it before its parent if memory runs out.
 
     Args:
-        parent: the parent's process id; this process ends at once if that has ended already.
+        parent: the parent's process id. It may have ended before the kernel was told to end this process.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2); survives no exec, and none follows
     if os.getppid() != parent:
         os._exit(0)
     with suppress(OSError):
