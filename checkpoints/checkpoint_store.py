@@ -29,6 +29,10 @@ from checkpoints.seq import Seq
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
 
+#: What is not stored: `Checkpoint.from_json` fills it in. A default must never change.
+_DEFAULTS = Checkpoint(seq=Seq.BEGINNING).to_json()
+del _DEFAULTS["seq"], _DEFAULTS["digest"]
+
 _NOTE = "note"  # in the JSON of a checkpoint; see `CheckpointStore.note`
 _NEVER_DUE = math.nan  # compares as less than any number of seconds after it
 _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
@@ -333,7 +337,7 @@ class CheckpointStore:
 
     def _put(self, tail: TailKey, checkpoint: Checkpoint, history: list[HistoryEntry] | None) -> None:
         """Store a checkpoint, and, if a history is given, that history with the checkpoint's entry first."""
-        values: dict[Key, Any] = {_checkpoint_key(tail): checkpoint.to_json()}
+        values: dict[Key, Any] = {_checkpoint_key(tail): _to_stored(checkpoint)}
         if history is not None:
             entries = [HistoryEntry.of(checkpoint), *history][:HISTORY_LENGTH]
             values[_history_key(tail)] = [entry.to_json() for entry in entries]
@@ -355,6 +359,15 @@ def _decode(entry: bytes) -> Checkpoint:
     if isinstance(value, dict):
         value.pop(_NOTE, None)
     return Checkpoint.from_json(value)
+
+
+def _to_stored(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the JSON values of a checkpoint without those that are as in `_DEFAULTS`.
+
+    A store may hold ten thousand, all of them in memory.
+    """
+    fields = checkpoint.to_json().items()
+    return {name: value for name, value in fields if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
 
 def _checkpoint_key(tail: TailKey) -> Key:

@@ -383,6 +383,42 @@ def test_an_unreadable_count_of_edits_begins_at_one(tmp_path, edits):
         assert store.edit(KEY, lambda present: at("9-x")).edits == 1
 
 
+@pytest.mark.parametrize("name", [each for each in Checkpoint.__slots__ if each not in ("seq", "digest")])
+def test_a_field_is_stored_unless_it_has_its_default(tmp_path, name):
+    default = getattr(at("1-x"), name)
+    other = {bool: True, int: 7, float: 7.5, type(None): 7.5 if name == "pipeline_changed_at" else "x"}
+    full = replace(at("1-x"), **{name: other[type(default)]})
+    with CheckpointStore(tmp_path) as store:
+        store.save(KEY, replace(full, edits=0))
+        if name == "edits":
+            store.edit(KEY, lambda _: replace(full, edits=6))
+        assert store.get(KEY) == full
+        assert len(raw(store, "checkpoint")) == 3
+        assert raw(store, "checkpoint").keys() >= {"seq", "digest"}
+    with CheckpointStore(tmp_path) as store:
+        assert store.get(KEY) == full
+
+
+def test_the_defaults_of_a_checkpoint_stay_as_they_are():
+    """They are not stored, so another default would change what was stored."""
+    fields = at("1-x").to_json()
+    del fields["seq"], fields["digest"]
+    assert fields == {
+        "generation": 0,
+        "epoch": 1,
+        "pass_epoch": 1,
+        "pass_done": False,
+        "first_pass": False,
+        "instance_start_time": None,
+        "server_uuid": None,
+        "purge_seq": None,
+        "marked": False,
+        "pipeline_changed_at": None,
+        "changes": 0,
+        "saved_at": 0.0,
+    }
+
+
 def test_a_note_stays_with_its_checkpoint_until_that_is_saved_or_edited(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.note(KEY, ["lost"])
