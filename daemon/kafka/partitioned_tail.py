@@ -23,6 +23,7 @@ from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
 from pillows.change_topics.partition_keys import split_partition
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
+from pillows.errors import FencedError, PillowError, RetryableError
 from pillows.kafka.consumer import Consumer
 from pillows.kafka.topics import ensure
 from pillows.observer import Observer
@@ -125,8 +126,8 @@ class PartitionedTail:
         try:
             while not self._clock.wait(stop, TICK_SECONDS):
                 self._tick()
-                if self._group.error is not None:
-                    raise self._group.error
+                if (error := self._group.error) is not None:
+                    raise _to_crash(error)
         finally:
             if self._telling is not None:
                 self._telling.kill(block=False)
@@ -164,3 +165,12 @@ class PartitionedTail:
         if state is not self.state:
             self.state = state
             self._observer.state(self.key, state=state, reason=reason)
+
+
+def _to_crash(error: PillowError) -> PillowError:
+    """Return why the membership has ended; it is begun again if the brokers took us for two members.
+
+    After a restart of a broker, a commit under the name that the member had before does that (seen with
+    Kafka 4.4 and librdkafka 2.16). Where there really is another member, restarts are given up soon.
+    """
+    return RetryableError(error.detail) if isinstance(error, FencedError) else error
