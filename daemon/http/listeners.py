@@ -178,8 +178,12 @@ class _LateServer:
 
     def _wait(self) -> None:
         wait_read(self._listening.fileno())
-        server = self._make()
-        server.start()
+        try:
+            server = self._make()
+            server.start()
+        except BaseException:
+            self._listening.close()  # a client shall be refused, not wait for nobody
+            raise
         self._server = server
 
 

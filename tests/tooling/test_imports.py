@@ -45,6 +45,8 @@ PLANTED = {
     "pillows.feed.base": "pillows.runtime.status",
     "pillows.runtime.tail": "pillows.feed.couch_feed",
     "pillows.transports.base": "pillows.delivery.batcher",
+    "pillows.kafka.topics": "pillows.feed.base",
+    "pillows.change_topics.names": "pillows.delivery.batcher",
     "pillows.stages.filters": "gevent",
     "daemon.config.models": "daemon.app",
     "daemon.app": "tests.servers",

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from checkpoints import StoreLocked
@@ -97,3 +98,24 @@ def test_tls_is_of_today(shared: Served, version: ssl.TLSVersion, answers: bool)
         except OSError:
             done = False
     assert done == answers
+
+
+def test_clients_are_refused_where_no_server_can_be_made(
+    listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made when the first client connects, who must not wait for nobody."""
+    reported: list[object] = []
+    monkeypatch.setattr("daemon.http.contract.load_contract", lambda: 1 / 0)
+    monkeypatch.setattr(
+        gevent.get_hub(), "print_exception", lambda _context, type_, *_: reported.append(type_)
+    )
+    http = HttpOptions(listen="127.0.0.1:0")
+    with listeners.open(DaemonOptions(http=http, admin=AdminOptions(listen=None))) as (listener,):
+        host, _, port = listener.address.partition(":")
+        with socket.create_connection((host, int(port)), timeout=5) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\n")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
+    assert reported == [ZeroDivisionError]
