@@ -363,7 +363,8 @@ def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
     infos = json.loads(daemon.command("index", "list", "cases", "--json").stdout)
     by_name = {each["name"]: each for each in infos}
     assert {name: each["use"] for name, each in by_name.items()} == {old: "old", new: "searched"}
-    assert by_name[old].keys() == {"name", "use", "documents", "size_bytes", "created_at"}
+    assert by_name[old].keys() == {"name", "use", "documents", "size_bytes", "created_at", "loading"}
+    assert [each["loading"] for each in by_name.values()] == [False, False]
     refused = daemon.command("index", "remove", "cases")
     assert (refused.returncode, "--yes" in refused.stderr) == (1, True), "without a terminal"
     refused = daemon.command("index", "remove", "cases", new, "--yes")
