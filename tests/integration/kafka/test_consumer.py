@@ -246,6 +246,41 @@ def test_a_partition_that_nobody_takes_is_paused_and_the_others_go_on(
     assert seen == list(range(2000))
 
 
+class Halting(Member):
+    """A listener whose broker stops when partitions come.
+
+    Attributes:
+        halt: stops the broker.
+    """
+
+    halt: Callable[[], None]
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        self.halt()
+        self.told.append(("assigned", sorted(partitions)))
+        return {}
+
+
+def test_a_seek_counts_even_if_the_broker_answers_after_it(kafka_server: Callable[..., Kafka]) -> None:
+    """Whatever the library asked before, such as where a partition ends, must not move the position."""
+    server = kafka_server()
+    options = KafkaConnection(servers=(server.where,))
+    topics.create(options, [Topic(name="docs", partitions=1)])
+    write(options, "docs", range(1000), partition=0)
+
+    def make(listener: Any, name: str) -> Consumer:
+        return Consumer(options, Group(id="g", instance_id=name, session_seconds=20), "docs", listener)
+
+    member = Halting(make, "a")
+    member.halt = server.freeze
+    with closing(member.consumer) as consumer:
+        consumer.start()
+        wait_until(lambda: member.told)
+        consumer.seek(0, 100)
+        server.thaw()
+        assert member.take(0, 20)[0] == 100
+
+
 class Refusing(Member):
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         raise ConfigError("no", remedy="none")
