@@ -23,8 +23,6 @@ MAX_BYTES = 4096
 #: Format of the text; one with a greater number was written by a newer pillowd.
 FORMAT = 1
 
-_RESET = "`pillowd checkpoint reset {}` reads the whole topic again"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionPosition:
@@ -86,7 +84,7 @@ def decode_offset(pillow: str, committed: Offset) -> PartitionPosition:
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateLostError(
             f"The offset of partition {committed.partition} was not committed by pillowd: {error!r}.",
-            remedy=_RESET.format(pillow),
+            remedy=_advise_reset(pillow),
         ) from error
     return PartitionPosition(checkpoint=replace(checkpoint, seq=Seq.of(committed.offset)), resets=resets)
 
@@ -116,7 +114,7 @@ def find_position(
             raise StateLostError(
                 f"The offset of partition {partition} is gone: brokers drop those of a group that was away "
                 "for longer than `offsets.retention.minutes` (7 days by default).",
-                remedy=_RESET.format(pillow),
+                remedy=_advise_reset(pillow),
             )
         return PartitionPosition(checkpoint=Checkpoint.reset(None), resets=resets)
     try:
@@ -134,3 +132,7 @@ def reset_if_due(position: PartitionPosition, resets: int) -> PartitionPosition:
         return position
     checkpoint = Checkpoint.reset(position.checkpoint)
     return PartitionPosition(checkpoint=replace(checkpoint, edits=checkpoint.edits + 1), resets=resets)
+
+
+def _advise_reset(pillow: str) -> str:
+    return f"`pillowd checkpoint reset {pillow}` reads the whole topic again"
