@@ -81,7 +81,7 @@ class ControlApi:
             keys, state=state, clock=clock, supervisor=supervisor, are_shared=shared is not None
         )
         self.audit = state.audit
-        self.snapshots = Snapshots(tails.statuses, clock)
+        self.snapshots = Snapshots(tails.statuses, tails.list_keys, clock)
         self.databases = DatabaseCalls(tails, clock=clock)
         details: Details | None = None
         self.events: EventSource | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.runtime.status import TailStatus
 
@@ -18,10 +19,12 @@ class Snapshot:
 
     Attributes:
         at: monotonic seconds.
+        keys: of every tail.
         statuses: of every tail, in configured order.
     """
 
     at: float
+    keys: Sequence[TailKey]
     statuses: Sequence[TailStatus]
 
 
@@ -34,19 +37,28 @@ class Snapshots:
 
     Args:
         statuses: returns the status of every tail.
+        keys: returns the keys of the tails; where others come or go, the snapshot is of the past.
         clock: for the age.
     """
 
-    def __init__(self, statuses: Callable[[], Sequence[TailStatus]], clock: Clock) -> None:
+    def __init__(
+        self,
+        statuses: Callable[[], Sequence[TailStatus]],
+        keys: Callable[[], Collection[TailKey]],
+        clock: Clock,
+    ) -> None:
         self._statuses = statuses
+        self._keys = keys
         self._clock = clock
         self._newest: Snapshot | None = None
 
     def get(self) -> Snapshot:
         """Return the newest snapshot, one second old at most."""
-        if self._newest is None or self._clock.monotonic() - self._newest.at >= MAX_AGE_SECONDS:
-            self._newest = Snapshot(at=self._clock.monotonic(), statuses=self._statuses())
-        return self._newest
+        now, keys = self._clock.monotonic(), tuple(self._keys())
+        newest = self._newest
+        if newest is None or now - newest.at >= MAX_AGE_SECONDS or newest.keys != keys:
+            newest = self._newest = Snapshot(at=now, keys=keys, statuses=self._statuses())
+        return newest
 
     def forget(self) -> None:
         """Let the next request see what an act has changed just now."""

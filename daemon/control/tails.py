@@ -48,8 +48,8 @@ class Tails:
         self._given = keys
         self._clock = clock
 
-    @property
-    def _keys(self) -> Collection[TailKey]:
+    def list_keys(self) -> Collection[TailKey]:
+        """Return the keys of all configured tails."""
         return self._given if self.supervisor is None else self.supervisor.keys
 
     def configured(self, text: str, source: str | None = None) -> TailKey:
@@ -62,9 +62,9 @@ class Tails:
         """
         text = f"{text}@{source}" if source else text
         try:
-            return tail_lookup.resolve_tail(text, self._keys)
+            return tail_lookup.resolve_tail(text, self.list_keys())
         except UnknownPillowError:
-            member = tail_lookup.find_member(text, self._keys)
+            member = tail_lookup.find_member(text, self.list_keys())
             if member is None or not self._is_known(member):
                 raise
             return member
@@ -79,7 +79,9 @@ class Tails:
             return self.configured(text, source)
         except UnknownPillowError:
             text = f"{text}@{source}" if source else text
-            return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
+            return tail_lookup.resolve_tail(
+                text, dict.fromkeys([*self.list_keys(), *self.state.store.keys()])
+            )
 
     def supervised(self, text: str, source: str | None = None, *, of_one_database: bool = False) -> TailKey:
         """Return the configured tail that a text names, for what is done with a pillow as a whole.
@@ -122,9 +124,9 @@ class Tails:
 
     def find_pattern(self, tail: TailKey) -> TailKey | None:
         """Return the key of all databases together that a database's tail is one of; None for other tails."""
-        if tail in self._keys:
+        if tail in self.list_keys():
             return None
-        candidates = (key for key in self._keys if tail_lookup.find_members(key, [tail]))
+        candidates = (key for key in self.list_keys() if tail_lookup.find_members(key, [tail]))
         return next(candidates, None)
 
     def find_databases(self, tail: TailKey) -> SeveralDatabases | None:
@@ -155,7 +157,7 @@ class Tails:
 
     def list_configured(self) -> list[TailKey]:
         """Return the configured tails."""
-        return list(self._keys)
+        return list(self.list_keys())
 
     def statuses(self) -> list[TailStatus]:
         """Return the status of every configured tail, from the tail itself or from its files."""
@@ -186,7 +188,7 @@ class Tails:
     def _live(self) -> list[TailStatus]:
         if self.supervisor is not None:
             return self.supervisor.statuses()
-        return [self._from_files(key) for key in self._keys]
+        return [self._from_files(key) for key in self.list_keys()]
 
     def _from_files(self, key: TailKey) -> TailStatus:
         letters = self.state.dead_letters
