@@ -19,6 +19,7 @@ from tests.conftest import ending_without_server
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.process import free_port
 from tests.servers.prometheus import Prometheus, promtool
+from tests.support.certificate import make_certificate
 from tests.support.waiting import wait_until
 
 PAGE = (ROOT / "docs" / "how-to" / "watch-with-prometheus.md").read_text()
@@ -33,6 +34,9 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pillowd]:
     source = {"connection": "couch", "database": couch_db.name}
+    cert, key = make_certificate(tmp_path)
+    tls = {"cert": str(cert), "key": str(key)}
+    tokens = [{"name": "ops", "sha256": "0" * 64, "scopes": ["read"]}]
     built = Pillowd(
         tmp_path,
         connections={
@@ -46,8 +50,15 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
                 "transport": [{"connection": "copy", "table": "cases"}],
                 "verify": {"every": "1s"},
             },
+            "each": {
+                "source": {"connection": "couch", "databases": f"{couch_db.name}*"},
+                "transport": [{"connection": "copy", "table": "each"}],
+            },
         },
-        daemon={"http": {"listen": f"127.0.0.1:{free_port()}"}},
+        daemon={
+            "http": {"listen": f"127.0.0.1:{free_port()}"},
+            "admin": {"tcp": {"listen": f"127.0.0.1:{free_port()}", "tls": tls, "tokens": tokens}},
+        },
     )
     with built:
         yield built.start()
