@@ -68,7 +68,7 @@ class SharedPillows:
             if self._clock.monotonic() >= give_up_at:
                 raise NotInTimeError(
                     f"partitions {', '.join(map(str, behind))} of {tail} are behind its source",
-                    remedy=f"try again when `pillowd status {tail.pillow}` says that nothing is pending",
+                    remedy="try again when `pillowd status` says that nothing is pending",
                 )
             self._clock.wait(Event(), _STEP_SECONDS)
         identity = position.identity

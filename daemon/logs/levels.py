@@ -19,6 +19,7 @@ LOGGERS = {
     "pillowd.config": "warnings of the configuration, and reloads",
     "pillowd.daemon": "start and end of the daemon",
     "pillowd.http": "the listeners, and requests that met a defect",
+    "pillowd.kafka": "what the daemons of a service tell each other",
     "pillowd.operator": "what operators do",
     "pillowd.pillow": "what pillows read and write; at level debug a line for each batch",
     "pillowd.rebuild": "rebuilds, and switches to their outputs",
