@@ -23,8 +23,13 @@ from pillows.clock import Clock
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch, Document
 from pillows.retry.backoff import Backoff
+
+#: How long the version of a record is waited for in a database that was purged. Copies of a cluster agree
+#: within seconds while they are up.
+LAG_SECONDS = 60.0
 
 
 class PartitionReader(Protocol):
@@ -205,11 +210,17 @@ class PartitionFeed:
     def _load(self, piece: _Piece, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
         """Yield a piece with its documents. Nothing after it is handed over before it was."""
         backoff = Backoff()
+        changes = piece.changes
+        lagging_since: float | None = None
         loaded: list[Change] | None = None
         while loaded is None:
             try:
-                loaded = self._couch.load_current(piece.changes, identity) if piece.changes else []
+                if lagging_since is not None and self._clock.monotonic() - lagging_since > LAG_SECONDS:
+                    changes = self._expect_less(changes)
+                loaded = self._couch.load_current(changes, identity) if changes else []
             except RetryableError as error:
+                if isinstance(error, LaggingError):
+                    lagging_since = lagging_since or self._clock.monotonic()
                 yield from self._pause(error, backoff, stop)
                 if stop.is_set():
                     return
@@ -230,6 +241,18 @@ class PartitionFeed:
             recreated=purge.recreated,
             purges_missed=purge.purges_missed,
         )
+
+    def _expect_less(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Return changes in any version, if the database was ever purged.
+
+        A purge of one leaf takes a version back, and the record that told of it stays in the topic.
+
+        Raises:
+            RetryableError: the server does not tell.
+        """
+        if self._couch.identify().count_purges_since(None) == 0:
+            return changes
+        return [Change(id=each.id, revs=each.revs, leaf_version=0) for each in changes]
 
     def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
         """Wait before the next attempt, with signs of life."""

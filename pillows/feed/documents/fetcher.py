@@ -50,6 +50,10 @@ _NO_DOCUMENT = msgspec.Raw(b"{}")
 FetchKey = tuple[str, str, int]
 
 
+class LaggingError(RetryableError):
+    """The database does not have the version that its feed has told."""
+
+
 class _KnownRow(msgspec.Struct):
     key: str
     error: str = ""
@@ -204,7 +208,7 @@ class DocumentFetcher:
         found = leaves.get(change.id, ())
         version = _sum_versions(found)
         if not found or version < change.leaf_version:
-            raise RetryableError(
+            raise LaggingError(
                 f"The document {change.id!r} is known to the feed only; a copy of the database lags."
             )
         winner = found[0]

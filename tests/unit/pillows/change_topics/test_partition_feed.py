@@ -11,10 +11,11 @@ from confluent_kafka import OFFSET_BEGINNING
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.change_topics.partition_feed import PartitionFeed
+from pillows.change_topics.partition_feed import LAG_SECONDS, PartitionFeed
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, encode_change, encode_purge
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import PURGED_REV, DatabaseIdentity
+from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch
 from tests.support.clock import FakeClock
 
@@ -108,6 +109,11 @@ class Couch:
         self.versions = versions
         self.asked: list[list[str]] = []
         self.failures: list[Exception] = []
+        self.purges = 0
+        self.lags = 0
+
+    def identify(self) -> DatabaseIdentity:
+        return DatabaseIdentity(purge_seq=f"{self.purges}-x")
 
     def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
         assert identity == IDENTIFIED
@@ -115,6 +121,10 @@ class Couch:
         if self.failures:
             raise self.failures.pop()
         self.asked.append([change.id for change in changes])
+        for change in changes:
+            if abs(self.versions.get(change.id, change.leaf_version)) < change.leaf_version:
+                self.lags += 1
+                raise LaggingError("a copy lags")
         return [self._find(change) for change in changes]
 
     def _find(self, change: Change) -> Change:
@@ -128,7 +138,8 @@ class Couch:
 def read(couch: Couch, *taken: Sequence[Any], since: Seq = Seq.BEGINNING, **more: Any) -> list[ChangeBatch]:
     """The batches of a feed that are more than signs of life."""
     stop = Event()
-    feed: Any = PartitionFeed(Reader(stop, *taken), couch, clock=FakeClock(), **more)  # type: ignore[arg-type]
+    more = {"clock": FakeClock(), **more}
+    feed: Any = PartitionFeed(Reader(stop, *taken), couch, **more)  # type: ignore[arg-type]
     found = list(feed.batches(since, IDENTIFIED, stop))
     return [each for each in found if each.changes or each.seq is not None or each.purge_seq is not None]
 
@@ -175,6 +186,27 @@ def test_nothing_is_handed_over_past_a_piece_that_can_not_be_read_now() -> None:
     couch.failures = [RetryableError("away"), RetryableError("still away")]
     found = read(couch, [record(1, "a")], [record(2, "b")])
     assert states(found) == [("a", 1, False), ("b", 1, False)]
+
+
+def test_a_version_that_a_purge_took_back_is_not_waited_for_without_end() -> None:
+    couch = Couch(a=3, b=1)
+    couch.purges = 1
+    assert states(read(couch, [record(1, "a", 5), record(2, "b")])) == [("a", 3, False), ("b", 1, False)]
+    assert couch.lags > 3, "copies of a cluster lag, too"
+
+
+def test_a_version_is_waited_for_where_nothing_was_purged() -> None:
+    couch = Couch(a=3)
+    clock = FakeClock()
+
+    def catch_up() -> DatabaseIdentity:
+        if clock.monotonic() - began > 10 * LAG_SECONDS:
+            couch.versions["a"] = 5
+        return DatabaseIdentity(purge_seq="0-x")
+
+    began = clock.monotonic()
+    couch.identify = catch_up
+    assert states(read(couch, [record(1, "a", 5)], clock=clock)) == [("a", 5, False)]
 
 
 def test_it_reads_from_its_position_on_and_tries_again_to_get_there() -> None:
