@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from checkpoints import TailKey
 from daemon.reload.difference import Difference, TailParts, overlap
-from daemon.supervision.supervised_tail import Run, TailFactory
+from daemon.supervision.stacks import Run
+from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import Supervisor
 
 

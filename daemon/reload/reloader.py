@@ -24,7 +24,7 @@ from daemon.reload.candidate import Candidate, InEffect, prepare_builds, prepare
 from daemon.reload.difference import Difference
 from daemon.reload.exchange import exchange_tails
 from daemon.reload.source import ConfigSource
-from daemon.supervision.supervised_tail import Run
+from daemon.supervision.stacks import Run
 from daemon.supervision.supervisor import Supervisor
 from pillows.errors import ConfigError, PillowError
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import gevent
 import structlog
@@ -16,15 +15,13 @@ from greenlet import GreenletExit
 from checkpoints import CheckpointMoved, TailKey
 from daemon.config.models import RestartOptions
 from daemon.supervision.restart_policy import ACCESS_RETRY_SECONDS, STUCK_SECONDS, Restarts
+from daemon.supervision.stacks import Run, format_family, mark_family
 from daemon.tail_lookup import name_tail
 from pillows.clock import Clock
 from pillows.errors import AccessError, FatalError
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
-from pillows.user_code import describe_error, describe_greenlet
-
-#: One run of a tail.
-Run: TypeAlias = "gevent.Greenlet[..., BaseException | None]"
+from pillows.user_code import describe_error
 
 
 class Runnable(Protocol):
@@ -228,7 +225,7 @@ class SupervisedTail:
         if not self._kill_reason:
             self._kill_reason = reason
             self.killed_on_shutdown = True
-            self._log.error("pillow.killed", reason=reason, stack=_stacks(self._greenlet))
+            self._log.error("pillow.killed", reason=reason, stack=format_family(self._greenlet))
         self._greenlet.kill(block=False)
 
     @property
@@ -277,7 +274,7 @@ class SupervisedTail:
         # The factory of now: another one may stand here before the greenlet gets its first turn.
         self._greenlet = gevent.Greenlet(self._run, self.factory, self._stop)
         # Greenlets that the tail spawns inherit this mapping, which is how their stacks are found.
-        self._greenlet.spawn_tree_locals = {"pillow": str(self.key)}
+        mark_family(self._greenlet, self.key)
         self._greenlet.start()
 
     def _run(self, factory: TailFactory, stop: Event) -> BaseException | None:
@@ -364,22 +361,6 @@ def _summary(error: BaseException | None) -> str:
     if error is None:
         return "it ended without being asked to"
     return describe_error(error).partition("\n")[0]
-
-
-def _stacks(root: Run) -> str:
-    """Format the stacks of a tail's greenlets: its own, then those that it spawned."""
-    family = [
-        greenlet
-        for greenlet in gc.get_objects()
-        if isinstance(greenlet, gevent.Greenlet)
-        and greenlet is not root
-        and greenlet.spawn_tree_locals is root.spawn_tree_locals
-    ]
-    return "\n".join(
-        f"{describe_greenlet(greenlet)}\n{''.join(traceback.format_stack(greenlet.gr_frame))}"
-        for greenlet in [root, *family]
-        if greenlet.gr_frame is not None
-    )
 
 
 def _later(age_seconds: float | None, elapsed_seconds: float) -> float | None:

@@ -12,7 +12,8 @@ from gevent.event import Event
 from checkpoints import TailKey
 from daemon.config.models import RestartOptions
 from daemon.supervision.paused_pillows import PausedTails
-from daemon.supervision.supervised_tail import Run, SeveralDatabases, SupervisedTail, TailFactory
+from daemon.supervision.stacks import Run
+from daemon.supervision.supervised_tail import SeveralDatabases, SupervisedTail, TailFactory
 from pillows.clock import Clock
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus

@@ -174,6 +174,8 @@ def ask_what_looks(asker: Asker, made: House) -> None:
         "list_operations",
         "list_backfills",
         "get_config",
+        "list_greenlets",
+        "get_memory",
         "list_audit",
     ):
         asker.ask(id, 200)

@@ -1,4 +1,4 @@
-"""Liveness, readiness and version of the process."""
+"""Liveness, readiness and version of the process, and what it does with its time and memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from daemon.control.health import Check
 from daemon.errors import UnavailableError
 from daemon.http.contract import load_contract
 from daemon.http.messages import Answer
+from daemon.process.memory import measure_memory
+from daemon.supervision.stacks import list_stacks
+
+#: Greenlets of an answer.
+MAX_GREENLETS = 1000
 
 
 def get_livez(api: ControlApi, *, verbose: bool = False) -> Answer:
@@ -27,6 +32,23 @@ def get_readyz(api: ControlApi, *, verbose: bool = False, strict: bool = False) 
 def get_version(api: ControlApi) -> dict[str, Any]:
     """Return the versions of pillowd and its libraries, and the digest of the configuration."""
     return api.describe_version()
+
+
+def list_greenlets(api: ControlApi) -> dict[str, Any]:
+    """Return where each greenlet waits, those of pillows first."""
+    del api
+    stacks = list_stacks()
+    shown = [
+        {"name": each.name, "pillow": each.pillow, "stack": [line.rstrip() for line in each.lines]}
+        for each in stacks[:MAX_GREENLETS]
+    ]
+    return {"greenlets": shown, "count": len(stacks)}
+
+
+def get_memory(api: ControlApi) -> dict[str, Any]:
+    """Return how much memory the process has, and which objects there are most of."""
+    del api
+    return measure_memory()
 
 
 def get_openapi(api: ControlApi) -> dict[str, Any]:

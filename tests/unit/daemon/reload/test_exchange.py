@@ -18,7 +18,7 @@ from checkpoints import TailKey
 from daemon.reload.difference import compare
 from daemon.reload.exchange import exchange_tails
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.supervised_tail import Run
+from daemon.supervision.stacks import Run
 from daemon.supervision.supervisor import Supervisor
 from pillows.observer import Observer
 from tests.support.clock import FakeClock
