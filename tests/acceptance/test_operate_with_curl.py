@@ -34,6 +34,8 @@ def test_the_commands_of_the_page_do_what_it_says(world: World) -> None:
     assert states[0] == "live"
     assert states[1] == "paused"
     assert states[2] in {"catching-up", "live"}
+    stacks = next(answer["greenlets"] for answer in answers if "greenlets" in answer)
+    assert any(each["pillow"] and each["pillow"].startswith("cases@") for each in stacks)
     edited = next(answer for answer in answers if "before" in answer)
     assert (edited["seq"], edited["generation"]) == (0, 1)
     (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
