@@ -160,6 +160,7 @@ def _open_readers(
         lambda: find_databases(get_config()),
         lambda key, database: build_reader(key, database, engine, services),
         engine.make_reader,
+        engine.statuses.tell,
         clock=services.clock,
         observer=services.observer,
     )

@@ -10,14 +10,12 @@ from checkpoints import TailKey
 from daemon.assembly.services import Services
 from daemon.config.models import Config
 from daemon.kafka.engine import Engine
+from daemon.kafka.readers import READER
 from daemon.supervision.supervised_tail import TailFactory
 from pillows.change_topics.page_writer import Destination
 from pillows.change_topics.reader import Reader
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
-
-#: Stands for the pillow's name in the key of a reader.
-READER = "reader"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from checkpoints import TailKey
@@ -58,6 +59,24 @@ def merge_statuses(
         checkpoint_age_seconds=_greatest(each.checkpoint_age_seconds for each in statuses),
         pipeline_changed_at=_greatest(each.pipeline_changed_at for each in statuses),
     )
+
+
+def limit_by_reader(status: TailStatus, reader: TailStatus | None) -> TailStatus:
+    """Return the status of a pillow, no better than that of the reader of its database.
+
+    Args:
+        status: of the pillow.
+        reader: its status; None if no daemon has told it of late.
+    """
+    if reader is None:
+        state, reason = State.BACKING_OFF, "no daemon reads its database into the topic"
+    elif reader.state in (State.BACKING_OFF, State.FAILED):
+        state, reason = reader.state, f"its database is not read into the topic: {reader.reason}"
+    else:
+        return status
+    if status.state in (State.STOPPED, State.PAUSED) or _ORDER.index(status.state) >= _ORDER.index(state):
+        return status
+    return replace(status, state=state, reason=reason)
 
 
 def _describe(number: int, worst: TailStatus, *, here: int, count: int) -> str:

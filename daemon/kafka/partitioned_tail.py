@@ -14,9 +14,10 @@ from gevent.event import Event
 from checkpoints import TailKey
 from daemon.config.models import RestartOptions
 from daemon.kafka.engine import Engine
-from daemon.kafka.merged_status import merge_statuses
+from daemon.kafka.merged_status import limit_by_reader, merge_statuses
 from daemon.kafka.partition_group import AssignedPart, PartitionGroup
-from daemon.kafka.service_status import TELL_SECONDS
+from daemon.kafka.readers import READER
+from daemon.kafka.service_status import STALE_SECONDS, TELL_SECONDS
 from daemon.supervision.paused_pillows import NoPauses
 from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
@@ -28,6 +29,9 @@ from pillows.kafka.consumer import Consumer
 from pillows.kafka.topics import ensure
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
+
+#: What a service that starts needs until its readers run, and have told it: the readers' group forms first.
+READER_SECONDS = 3 * STALE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ class PartitionedTail:
         self._engine = engine
         self._clock = clock
         self._observer = observer
+        self._began_at = clock.monotonic()
         self._told_at = 0.0
         self._telling: gevent.Greenlet[..., None] | None = None
         self._supervisor = Supervisor(
@@ -138,7 +143,11 @@ class PartitionedTail:
 
     def status(self) -> TailStatus:
         """Return the facts of all partitions together, those of other daemons included."""
-        return merge_statuses(self.key, dict(self._list_statuses()), self._engine.statuses.find(self.key))
+        statuses = self._engine.statuses
+        merged = merge_statuses(self.key, dict(self._list_statuses()), statuses.find(self.key))
+        if self._clock.monotonic() - self._began_at < READER_SECONDS:
+            return merged
+        return limit_by_reader(merged, statuses.get(TailKey(READER, self.key.source)))
 
     def _tick(self) -> None:
         self.ticked_at = self._clock.monotonic()

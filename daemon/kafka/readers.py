@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING
 from gevent.event import Event
 
 from checkpoints import TailKey
+from daemon.kafka.service_status import TELL_SECONDS
 from daemon.supervision.paused_pillows import NoPauses
 from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
@@ -25,9 +26,14 @@ from pillows.kafka.consumer import Consumer
 from pillows.kafka.group import REVOKE_SECONDS, Listener, Offset
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
-from pillows.runtime.status import TailStatus
+from pillows.runtime.status import State, TailStatus
 
 Settings = TypeVar("Settings")
+
+#: Stands for the pillow's name in the key of a reader.
+READER = "reader"
+#: How often a reader that has failed is started again: what it met may have been mended.
+RETRY_SECONDS = 60.0
 
 #: Of the time for a revoke, what is left to kill a reader that does not end.
 _KILL_SECONDS = 0.5
@@ -43,6 +49,7 @@ class Readers(Generic[Settings]):
         find_databases: returns the key and the settings of each database that is to be read now.
         build: returns the factory of a reader.
         make_consumer: makes this daemon's member of the group.
+        tell: tells the service the statuses of readers; it may wait for brokers.
         clock: for waits.
         observer: receives the states of readers.
 
@@ -55,6 +62,7 @@ class Readers(Generic[Settings]):
         find_databases: Callable[[], Mapping[TailKey, Settings]],
         build: Callable[[TailKey, Settings], TailFactory],
         make_consumer: Callable[[Listener], Consumer],
+        tell: Callable[[Sequence[TailStatus]], None],
         *,
         clock: Clock,
         observer: Observer,
@@ -63,6 +71,9 @@ class Readers(Generic[Settings]):
         self._find_databases = find_databases
         self._build = build
         self._make_consumer = make_consumer
+        self._tell = tell
+        self._told_at = self._retried_at = clock.monotonic()
+        self._telling: gevent.Greenlet[..., None] | None = None
         self._clock = clock
         self._units: set[int] = set()
         self._running: dict[TailKey, Settings] = {}
@@ -93,9 +104,12 @@ class Readers(Generic[Settings]):
         try:
             while not self._clock.wait(stop, TICK_SECONDS) and self.error is None:
                 self._update()
+                self._report()
                 if self._units:
                     backoff.reset()
         finally:
+            if self._telling is not None:
+                self._telling.kill(block=False)
             consumer.close()  # ends the readers
             self._end(self._units.copy(), REVOKE_SECONDS)
 
@@ -143,6 +157,19 @@ class Readers(Generic[Settings]):
                 self._running[key] = settings
                 self._supervisor.add(key, self._build(key, settings))
                 self._supervisor.start(key)
+
+    def _report(self) -> None:
+        """Tell the service how the readers are, and start again those that have failed, once in a while."""
+        now, statuses = self._clock.monotonic(), self.statuses()
+        if now - self._told_at >= TELL_SECONDS and (self._telling is None or self._telling.dead):
+            self._told_at = now
+            # Apart: it waits for brokers, which may be away.
+            self._telling = gevent.spawn(self._tell, statuses)
+        if now - self._retried_at >= RETRY_SECONDS:
+            self._retried_at = now
+            for key in self._running:
+                if self._supervisor.status(key).state is State.FAILED:
+                    self._supervisor.start(key)
 
     def _end(self, units: Sequence[int] | set[int], seconds: float) -> None:
         """End the readers of units; kill those that have not ended in time."""

@@ -99,6 +99,11 @@ class ServiceStatus:
                 found[number] = status
         return found
 
+    def get(self, key: TailKey) -> TailStatus | None:
+        """Return the status of one tail; None if nobody has told it of late."""
+        at, status = self._known.get(key, (0.0, None))
+        return status if abs(self._clock.wall() - at) <= STALE_SECONDS else None
+
     def close(self) -> None:
         """Follow no longer."""
         if self._follower is not None:

@@ -63,6 +63,7 @@ class Daemons:
     Attributes:
         owners: database -> who reads it.
         sources: those that are configured.
+        told: database -> the daemon that has told the status of its reader.
     """
 
     def __init__(self, server: str, service: str) -> None:
@@ -70,6 +71,7 @@ class Daemons:
         self._topics = ServiceTopics(service)
         self.owners: dict[str, list[str]] = {}
         self.sources = list(SOURCES)
+        self.told: dict[str, str] = {}
         self.started: list[Daemon] = []
         topics.create(self._options, self._topics.describe())
 
@@ -85,6 +87,7 @@ class Daemons:
             find,
             lambda key, _: lambda: Idle(key, name, self.owners),
             make,
+            lambda statuses: self.told.update({each.source: name for each in statuses}),
             clock=SystemClock(),
             observer=Observer(),
         )
@@ -111,6 +114,7 @@ def test_daemons_divide_the_databases_and_take_over_from_each_other(daemons: Dae
     daemons.sources = [*SOURCES[1:], "couch/new"]
     wait_until(lambda: daemons.each_has_one("a"))
     assert daemons.owners[SOURCES[0]] == [], "a database that is configured no more is not read"
+    wait_until(lambda: daemons.told.keys() >= set(daemons.sources))
     daemons.start("b")
     wait_until(lambda: daemons.each_has_one("a", "b"))
     assert len(first.readers.statuses()) < len(daemons.sources)

@@ -1,0 +1,46 @@
+"""The status of a pillow that several daemons share."""
+
+from __future__ import annotations
+
+import pytest
+
+from checkpoints import TailKey
+from daemon.kafka.merged_status import limit_by_reader, merge_statuses
+from pillows.runtime.status import State, TailStatus
+
+KEY = TailKey("cases", "couch/cases")
+
+
+def status(state: State, reason: str = "", pillow: str = "cases") -> TailStatus:
+    return TailStatus(pillow=pillow, source="couch/cases", state=state, reason=reason)
+
+
+def test_a_pillow_is_as_well_as_the_worst_of_its_partitions_wherever_they_are() -> None:
+    found = merge_statuses(
+        KEY, {0: status(State.LIVE)}, {0: status(State.FAILED), 1: status(State.BACKING_OFF, "away")}
+    )
+    assert (found.state, found.reason) == (State.BACKING_OFF, "partition 1: away")
+
+
+@pytest.mark.parametrize("state", [State.BACKING_OFF, State.FAILED])
+def test_a_pillow_is_no_better_than_the_reader_of_its_database(state: State) -> None:
+    found = limit_by_reader(status(State.LIVE), status(state, "no access", pillow="reader"))
+    assert found.state is state
+    assert found.reason == "its database is not read into the topic: no access"
+
+
+def test_a_pillow_whose_database_nobody_reads_is_not_live() -> None:
+    found = limit_by_reader(status(State.LIVE), None)
+    assert (found.state, found.reason) == (State.BACKING_OFF, "no daemon reads its database into the topic")
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.CATCHING_UP, State.LIVE])
+def test_a_reader_that_reads_changes_nothing(state: State) -> None:
+    live = status(State.LIVE)
+    assert limit_by_reader(live, status(state, pillow="reader")) is live
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.STOPPED, State.FAILED])
+def test_what_was_asked_for_and_what_is_worse_stands(state: State) -> None:
+    other = status(state, "so")
+    assert limit_by_reader(other, status(State.BACKING_OFF, "away", pillow="reader")) is other
