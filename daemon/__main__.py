@@ -7,6 +7,7 @@ library, holds a reference to one of them.
 from __future__ import annotations
 
 import sys
+import warnings
 
 
 def start() -> None:
@@ -15,11 +16,20 @@ def start() -> None:
 
     patch()
     _import_structlog_alone()
-    # requests would guess encodings with it, beside what it has for that anyway: 0.7 MB of an idle daemon.
-    sys.modules["chardet"] = None  # type: ignore[assignment]
+    _forgo_guesses()
     from daemon.cli.main import run_command  # noqa: PLC0415  after the patch
 
     sys.exit(run_command(sys.argv[1:]))
+
+
+def _forgo_guesses() -> None:
+    """Let requests import nothing that guesses encodings: 3 MB of an idle daemon.
+
+    It would guess that of a text whose server names none, and takes UTF-8 now. JSON is UTF-8 anyway.
+    """
+    for guesser in ("chardet", "charset_normalizer"):
+        sys.modules[guesser] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
 
 def _import_structlog_alone() -> None:
