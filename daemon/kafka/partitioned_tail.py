@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import gevent
 from gevent.event import Event
 
 from checkpoints import TailKey
@@ -17,7 +16,8 @@ from daemon.kafka.engine import Engine
 from daemon.kafka.merged_status import limit_by_reader, merge_statuses
 from daemon.kafka.partition_group import AssignedPart, PartitionGroup
 from daemon.kafka.readers import READER
-from daemon.kafka.service_status import STALE_SECONDS, TELL_SECONDS
+from daemon.kafka.service_status import STALE_SECONDS
+from daemon.kafka.status_teller import StatusTeller
 from daemon.supervision.paused_pillows import NoPauses
 from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
@@ -88,8 +88,7 @@ class PartitionedTail:
         self._clock = clock
         self._observer = observer
         self._began_at = clock.monotonic()
-        self._told_at = 0.0
-        self._telling: gevent.Greenlet[..., None] | None = None
+        self._teller = StatusTeller(engine.statuses.tell, clock)
         self._supervisor = Supervisor(
             {},
             clock=clock,
@@ -134,8 +133,7 @@ class PartitionedTail:
                 if (error := self._group.error) is not None:
                     raise _to_crash(error)
         finally:
-            if self._telling is not None:
-                self._telling.kill(block=False)
+            self._teller.close()
             consumer.close()  # drains and commits
             self._supervisor.stop_all()
             self._supervisor.kill_all("its pillow has ended")
@@ -155,12 +153,7 @@ class PartitionedTail:
         self._group.tick()
         status = self.status()
         self._enter(status.state, status.reason)
-        if self.ticked_at - self._told_at >= TELL_SECONDS and (self._telling is None or self._telling.dead):
-            self._told_at = self.ticked_at
-            # Apart: it waits for brokers, which may be away.
-            self._telling = gevent.spawn(
-                self._engine.statuses.tell, [each for _, each in self._list_statuses()]
-            )
+        self._teller.tick(lambda: [each for _, each in self._list_statuses()])
 
     def _list_statuses(self) -> Sequence[tuple[int, TailStatus]]:
         found: list[tuple[int, TailStatus]] = []

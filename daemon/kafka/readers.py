@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING
 from gevent.event import Event
 
 from checkpoints import TailKey
-from daemon.kafka.service_status import TELL_SECONDS
+from daemon.kafka.status_teller import StatusTeller
 from daemon.supervision.paused_pillows import NoPauses
 from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
@@ -71,9 +71,8 @@ class Readers(Generic[Settings]):
         self._find_databases = find_databases
         self._build = build
         self._make_consumer = make_consumer
-        self._tell = tell
-        self._told_at = self._retried_at = clock.monotonic()
-        self._telling: gevent.Greenlet[..., None] | None = None
+        self._teller = StatusTeller(tell, clock)
+        self._retried_at = clock.monotonic()
         self._clock = clock
         self._units: set[int] = set()
         self._running: dict[TailKey, Settings] = {}
@@ -104,12 +103,12 @@ class Readers(Generic[Settings]):
         try:
             while not self._clock.wait(stop, TICK_SECONDS) and self.error is None:
                 self._update()
-                self._report()
+                self._teller.tick(self.statuses)
+                self._retry_failed()
                 if self._units:
                     backoff.reset()
         finally:
-            if self._telling is not None:
-                self._telling.kill(block=False)
+            self._teller.close()
             consumer.close()  # ends the readers
             self._end(self._units.copy(), REVOKE_SECONDS)
 
@@ -158,18 +157,15 @@ class Readers(Generic[Settings]):
                 self._supervisor.add(key, self._build(key, settings))
                 self._supervisor.start(key)
 
-    def _report(self) -> None:
-        """Tell the service how the readers are, and start again those that have failed, once in a while."""
-        now, statuses = self._clock.monotonic(), self.statuses()
-        if now - self._told_at >= TELL_SECONDS and (self._telling is None or self._telling.dead):
-            self._told_at = now
-            # Apart: it waits for brokers, which may be away.
-            self._telling = gevent.spawn(self._tell, statuses)
-        if now - self._retried_at >= RETRY_SECONDS:
-            self._retried_at = now
-            for key in self._running:
-                if self._supervisor.status(key).state is State.FAILED:
-                    self._supervisor.start(key)
+    def _retry_failed(self) -> None:
+        """Start again the readers that have failed, once in a while."""
+        now = self._clock.monotonic()
+        if now - self._retried_at < RETRY_SECONDS:
+            return
+        self._retried_at = now
+        for key in self._running:
+            if self._supervisor.status(key).state is State.FAILED:
+                self._supervisor.start(key)
 
     def _end(self, units: Sequence[int] | set[int], seconds: float) -> None:
         """End the readers of units; kill those that have not ended in time."""

@@ -1,0 +1,39 @@
+"""Tells the service, every few seconds, how what runs here is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gevent
+
+from daemon.kafka.service_status import TELL_SECONDS
+from pillows.clock import Clock
+from pillows.runtime.status import TailStatus
+
+
+class StatusTeller:
+    """Tells statuses in a greenlet of its own, as that waits for brokers, which may be away.
+
+    Args:
+        tell: tells them; see `ServiceStatus.tell`.
+        clock: for the pace.
+    """
+
+    def __init__(self, tell: Callable[[Sequence[TailStatus]], None], clock: Clock) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._told_at: float | None = None
+        self._telling: gevent.Greenlet[..., None] | None = None
+
+    def tick(self, list_statuses: Callable[[], Sequence[TailStatus]]) -> None:
+        """Tell the statuses if it is time, and the last ones have been told."""
+        now = self._clock.monotonic()
+        is_due = self._told_at is None or now - self._told_at >= TELL_SECONDS
+        if is_due and (self._telling is None or self._telling.dead):
+            self._told_at = now
+            self._telling = gevent.spawn(self._tell, list_statuses())
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        if self._telling is not None:
+            self._telling.kill(block=False)
