@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from checkpoints import TailKey
+from daemon.assembly.services import Services
 from daemon.backfill.carrier import BackfillSource
 from daemon.config.models import Config
 from pillows.clock import Clock
@@ -13,6 +14,7 @@ from pillows.couch.client import CouchClient
 from pillows.feed.base import Feed
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.document_ids import DocumentIds
+from pillows.feed.options import SourceOptions
 from pillows.feed.shared.pool import FeedPool
 from pillows.models import Change
 from pillows.observer import Observer
@@ -35,6 +37,27 @@ def build_feed(
     """Build a feed with its own connection."""
     connection, source = _source(config, key)
     return CouchFeed(connection, source, prefilter=prefilter, clock=clock, observer=observer, tail=key)
+
+
+def build_lone_feed(
+    connection: Any,
+    source: SourceOptions,
+    key: TailKey,
+    prefilter: Prefilter,
+    *,
+    services: Services,
+    observer: Observer,
+) -> CouchFeed:
+    """Build a feed of its own that shares no more than the client of its server."""
+    return CouchFeed(
+        connection,
+        source,
+        prefilter=prefilter,
+        clock=services.clock,
+        observer=observer,
+        tail=key,
+        couch=services.feeds.get_client(connection) if services.feeds is not None else None,
+    )
 
 
 def build_ids_feed(

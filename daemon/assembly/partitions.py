@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from daemon.assembly.feeds import Prefilter
+from daemon.assembly.feeds import Prefilter, build_lone_feed
 from daemon.assembly.pipelines import build_transports
 from daemon.assembly.services import Services
 from daemon.config.models import Config
@@ -16,7 +16,6 @@ from daemon.kafka.partitioned_tail import PartitionedSettings, PartitionedTail
 from pillows.change_topics.partition_feed import PartitionFeed
 from pillows.databases.member_observer import MemberObserver
 from pillows.errors import FencedError, RetryableError
-from pillows.feed.couch_feed import CouchFeed
 from pillows.progress.lag import Rate
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices, TailSettings
@@ -58,14 +57,8 @@ def build_partitioned(
     observer = MemberObserver(services.observer, key, Rate(services.clock))
 
     def make_feed(assigned: AssignedPart) -> PartitionFeed:
-        couch = CouchFeed(
-            connection,
-            source,
-            prefilter=wanted,
-            clock=services.clock,
-            observer=observer,
-            tail=assigned.part.key,
-            couch=services.feeds.get_client(connection) if services.feeds is not None else None,
+        couch = build_lone_feed(
+            connection, source, assigned.part.key, wanted, services=services, observer=observer
         )
         return PartitionFeed(assigned.reader, couch, clock=services.clock, skip_design=source.skip_design)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints import TailKey
+from daemon.assembly.feeds import build_lone_feed
 from daemon.assembly.services import Services
 from daemon.config.models import Config
 from daemon.kafka.engine import Engine
@@ -62,14 +63,13 @@ def build_reader(key: TailKey, database: Database, engine: Engine, services: Ser
     )
 
     def make_feed() -> CouchFeed:
-        return CouchFeed(
+        return build_lone_feed(
             database.connection,
             database.source,
-            prefilter=lambda _: False,
-            clock=services.clock,
+            key,
+            lambda _: False,
+            services=services,
             observer=services.observer,
-            tail=key,
-            couch=services.feeds.get_client(database.connection) if services.feeds is not None else None,
         )
 
     return lambda: Reader(key, destination, make_feed, clock=services.clock, observer=services.observer)
