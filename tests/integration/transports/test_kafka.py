@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 
+from pillows.change_topics.partitioner import find_partition
 from pillows.errors import AwayError, FencedError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.transports.kafka.transport import KafkaTransport
@@ -79,28 +80,13 @@ def test_debeziums_envelope_has_an_event_for_a_delete_and_a_null_behind_it(make_
     assert abs(events[0]["ts_ms"] / 1000 - time.time()) < 600
 
 
-def murmur2(data: bytes) -> int:
-    """The hash of Java's client (`Utils.murmur2`), written from its description."""
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    h = (0x9747B28C ^ len(data)) & mask
-    whole = len(data) // 4 * 4
-    for at_byte in range(0, whole, 4):
-        k = int.from_bytes(data[at_byte : at_byte + 4], "little") * m & mask
-        k = (k ^ k >> 24) * m & mask
-        h = (h * m & mask) ^ k
-    if rest := data[whole:]:
-        h = (h ^ int.from_bytes(rest, "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15
-
-
 def test_an_id_is_in_the_partition_where_javas_clients_look_for_it(make_target: MakeTarget) -> None:
     target = make_target(output={"partitions": 5})
     ids = [f"document-{number}" for number in range(60)]
     with closing(start(target)) as transport:
         transport.write(batch(*(document(id, 1, {"n": 1}) for id in ids)))
     found = {(each.key() or b"").decode(): each.partition() for each in target.messages()}
-    assert found == {id: (murmur2(id.encode()) & 0x7FFFFFFF) % 5 for id in ids}
+    assert found == {id: find_partition(id, 5) for id in ids}
 
 
 def test_a_topic_is_created_as_configured_and_an_existing_one_is_left_alone(make_target: MakeTarget) -> None:
