@@ -50,23 +50,20 @@ def _make_writer(who: str, files: list[Any]) -> Any:
 
 def lines(who: str, folder: Path, _url: str) -> float:
     """Write lines to three files; return the seconds."""
-    files = [(folder / f"{number}.txt").open("w") for number in range(3)]
-    writer = _make_writer(who, files)
-    began = time.perf_counter()
-    with writer:
-        for _ in range(LINES):
-            writer.write(LINE)
-    return time.perf_counter() - began
+    return _write(who, [(folder / f"{number}.txt").open("w") for number in range(3)], LINE, LINES)
 
 
 def blocks(who: str, folder: Path, _url: str) -> float:
     """Write large blocks to three files; return the seconds."""
-    files = [(folder / f"{number}.bin").open("wb") for number in range(3)]
+    return _write(who, [(folder / f"{number}.bin").open("wb") for number in range(3)], BLOCK, BLOCKS)
+
+
+def _write(who: str, files: list[Any], piece: str | bytes, times: int) -> float:
     writer = _make_writer(who, files)
     began = time.perf_counter()
     with writer:
-        for _ in range(BLOCKS):
-            writer.write(BLOCK)
+        for _ in range(times):
+            writer.write(piece)
     return time.perf_counter() - began
 
 
