@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -38,8 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.plot import Panel, draw
-from checkpoints import StoreError
-from daemon.http.client import HttpClient
+from bench.servers import HEAD, Pillowd
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.postgres import Postgres
 from tests.servers.source import Source
@@ -53,20 +52,9 @@ SETTLE_SECONDS = 6.0
 LOOK_SECONDS_PER_DATABASE = 0.001
 LONGEST_LOOK_SECONDS = 1.0
 
-CONFIG = """
-version: 1
-daemon:
-  state_dir: {folder}/state
-  admin: {{ listen: "unix:{folder}/admin.sock" }}
-  http: {{ listen: null }}
-logging: {{ level: warning }}
-connections:
-  couch: {{ {couch} }}
-  target: {{ {target} }}
-pillows:
-  bench:
-    source: {{ connection: couch, databases: "{prefix}*" }}
-    transport: [{{ connection: target{output} }}]
+CONFIG = f"""{HEAD}\
+    source: {{{{ connection: couch, databases: "{PREFIX}*" }}}}
+    transport: [{{{{ connection: target{{output}} }}}}]
 """
 
 
@@ -118,10 +106,12 @@ class Server:
             self._send("PUT", f"{PREFIX}{number:05}")
             self._put(number, range(docs))
 
-    def change(self, databases: int) -> None:
-        """Add a document to some of the databases, spread over all of them."""
-        for number in range(0, databases, -(-databases // CHANGED)):
+    def change(self, databases: int) -> int:
+        """Add a document to some of the databases, spread over all of them; return how many."""
+        chosen = range(0, databases, -(-databases // CHANGED))
+        for number in chosen:
             self._put(number, [999_999])
+        return len(chosen)
 
     def _put(self, number: int, ids: Sequence[int]) -> None:
         docs = [{"_id": f"{id:06}", "n": id, "text": "x" * (DOCUMENT_BYTES - 60)} for id in ids]
@@ -145,31 +135,27 @@ class Daemon:
     """
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "daemon", "run", "--all", "--config", f"{folder}/pillowd.yaml"]
+        self._pillowd = Pillowd(folder)
         self.most_mib, self.most_sockets = 0.0, 0
         self._began = time.perf_counter()
-        self._process = subprocess.Popen(command, env=os.environ | environ, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._pillowd.command, env=os.environ | environ, stdout=subprocess.DEVNULL
+        )
         self._facts = psutil.Process(self._process.pid)
-        self._client = HttpClient(folder / "admin.sock")
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
 
     def wait(self, databases: int, changes: int) -> float:
         """Wait until so many databases are parked and changes carried; return the seconds since the start."""
-        while self._process.poll() is None:
-            time.sleep(min(LONGEST_LOOK_SECONDS, 0.05 + databases * LOOK_SECONDS_PER_DATABASE))
-            try:
-                (tail,) = self._client.call("list_pillows")["pillows"]
-            except StoreError:
-                continue  # it is still starting
-            if (
-                tail["state"] == "live"
-                and tail["changes"] >= changes
-                and tail["databases"] == {"parked": databases}
-            ):
-                return time.perf_counter() - self._began
-        raise SystemExit(f"pillowd ended with {self._process.returncode}")
+
+        def is_at_the_head(tail: Mapping[str, Any]) -> bool:
+            is_loaded = tail["changes"] >= changes and tail["databases"] == {"parked": databases}
+            return bool(tail["state"] == "live" and is_loaded)
+
+        poll_seconds = min(LONGEST_LOOK_SECONDS, 0.05 + databases * LOOK_SECONDS_PER_DATABASE)
+        self._pillowd.wait(self._process, is_at_the_head, poll_seconds=poll_seconds)
+        return time.perf_counter() - self._began
 
     def idle(self, seconds: float) -> tuple[float, float, int]:
         """Return the MiB, the share of a core and the descriptors of an idle time."""
@@ -222,8 +208,7 @@ def measure(databases: int, docs: int, target: str, idle_seconds: float) -> Meas
         config = CONFIG.format(
             folder=folder,
             couch=source.settings,
-            prefix=PREFIX,
-            target=_make_target(target, folder, stack),
+            target=f"{{ {_make_target(target, folder, stack)} }}",
             output=output,
         )
         (folder / "pillowd.yaml").write_text(config)
@@ -232,8 +217,7 @@ def measure(databases: int, docs: int, target: str, idle_seconds: float) -> Meas
             load_seconds = daemon.wait(databases, databases * docs)
             idle_mib, idle_core, descriptors = daemon.idle(idle_seconds)
         bare.append(_read_bare(source, databases))
-        server.change(databases)
-        changed = len(range(0, databases, -(-databases // CHANGED)))
+        changed = server.change(databases)
         with running(folder, dict(source.environ)) as again:
             restart_seconds = again.wait(databases, databases * docs + changed)
         return Measured(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -31,7 +32,7 @@ FEED = "_changes?style=all_docs&seq_interval=100&include_docs=true"
 DATABASE = "pillowd_bench"
 URL, PID = "PILLOWD_BENCH_COUCHDB_URL", "PILLOWD_BENCH_COUCHDB_PID"
 
-CONFIG = """
+HEAD = """
 version: 1
 daemon:
   state_dir: {folder}/state
@@ -43,8 +44,10 @@ connections:
   target: {target}
 pillows:
   bench:
-    source: {{ connection: couch, database: {database} }}
-    transport: [{{ connection: target, {output} }}]
+"""
+CONFIG = f"""{HEAD}\
+    source: {{{{ connection: couch, database: {{database}} }}}}
+    transport: [{{{{ connection: target, {{output}} }}}}]
 """
 POLL_SECONDS = 0.1
 
@@ -68,13 +71,27 @@ class Pillowd:
         Raises:
             SystemExit: it has ended.
         """
+        self.wait(process, lambda tail: tail["state"] == "live" and tail["changes"] >= changes)
+
+    def wait(
+        self,
+        process: subprocess.Popen[bytes],
+        is_so: Callable[[Mapping[str, Any]], bool],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        """Return when the status of its pillow is as wanted.
+
+        Raises:
+            SystemExit: it has ended.
+        """
         while process.poll() is None:
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll_seconds)
             try:
                 (tail,) = self._client.call("list_pillows")["pillows"]
             except StoreError:
                 continue  # it is still starting
-            if tail["state"] == "live" and tail["changes"] >= changes:
+            if is_so(tail):
                 return
         raise SystemExit(f"pillowd ended with {process.returncode}")
 
