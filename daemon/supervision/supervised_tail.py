@@ -256,7 +256,8 @@ class SupervisedTail:
 
     def _complete(self, status: TailStatus) -> TailStatus:
         """Complete a status by what outlives a run: the restarts, and when the tail was last up to date."""
-        lag_seconds = self._clock.monotonic() - self._up_to_date_at
+        # At the head that is 0, not the microseconds since the tail was asked: they would count as a change.
+        lag_seconds = round(self._clock.monotonic() - self._up_to_date_at, 3)
         return replace(status, restarts=self._restarts.total, lag_seconds=lag_seconds)
 
     def _spawn(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import gevent
@@ -625,6 +626,19 @@ def test_the_lag_goes_on_from_run_to_run_until_a_run_reaches_the_head(house: Cal
     h.let(9)
     assert lag() == 8, "it ended a second later"
     assert h.supervisor.status(key).changes_per_second is None
+
+
+def test_an_idle_tail_has_the_same_lag_each_time(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every reader of the states would get it anew each second."""
+    h = house(good=[well])
+    h.supervisor.start_all()
+    h.let(3)
+    h.fleet.made["good"][0].lag_seconds = 0.0
+    now, looks = h.clock.monotonic(), count()
+    monkeypatch.setattr(h.clock, "monotonic", lambda: now + next(looks) ** 2 * 1e-6)
+    assert {h.supervisor.status(h.fleet.key("good")).lag_seconds for _ in range(3)} == {0.0}
 
 
 def test_a_held_tail_stays_stopped_whatever_is_asked_until_it_is_released(tmp_path: Path) -> None:
