@@ -61,6 +61,7 @@ class EventSource:
         self._changes = StatusUpdates()
         self._noted_at: float | None = None
         self._run = secrets.token_hex(4)
+        self._formatted: tuple[Update | None, bytes] = None, b""
         self._started_at = clock.monotonic()
 
     def stream(self, last_event_id: str = "") -> Iterator[bytes]:
@@ -88,7 +89,7 @@ class EventSource:
             if now - comment_at >= COMMENT_SECONDS:
                 comment_at = now
                 yield _COMMENT
-            clock.wait(Event(), STATUS_SECONDS)
+            clock.wait(Event(), _until_next_turn(clock.monotonic()))
 
     def _update(self, statuses: int | None) -> Update:
         snapshot = self._snapshot()
@@ -100,6 +101,12 @@ class EventSource:
         return self._changes.since(statuses)
 
     def _format(self, update: Update) -> bytes:
+        """Return an update as JSON; readers at the same version share it."""
+        if update is not self._formatted[0]:
+            self._formatted = update, self._encode(update)
+        return self._formatted[1]
+
+    def _encode(self, update: Update) -> bytes:
         message: dict[str, Any] = {
             "complete": update.complete,
             "pillows": [msgspec.Raw(each) for each in update.pillows],
@@ -136,6 +143,18 @@ def stream_tap(
             else:
                 data = msgspec.json.encode({"at": clock.wall(), "passed": tap.passed, **sample})
                 yield format_message(stage, data)
+
+
+def _until_next_turn(now: float) -> float:
+    """Return the seconds until all streams send, at the same moment.
+
+    To wake the process 16 times costs more than what it does then.
+
+    Args:
+        now: monotonic seconds.
+    """
+    seconds = STATUS_SECONDS - now % STATUS_SECONDS
+    return seconds if seconds > STATUS_SECONDS / 4 else seconds + STATUS_SECONDS
 
 
 def format_message(event: str, data: bytes, *, id: str = "") -> bytes:

@@ -53,6 +53,7 @@ class StatusUpdates:
         self._known: dict[str, _Known] = {}
         self._gone: deque[tuple[int, str]] = deque(maxlen=_REMEMBERED)
         self._complete_before = 0
+        self._updates: dict[int, Update] = {}  # by the reader's version
 
     def note(self, statuses: Iterable[Facts], at: float) -> None:
         """Compare the facts of all tails with those noted last.
@@ -79,12 +80,21 @@ class StatusUpdates:
                 self._complete_before = self._gone[0][0]
             self._gone.append((version, key))
         self._known = listed
+        self._updates.clear()
 
     def since(self, version: int | None) -> Update:
-        """Return the changes since a version; everything for None and for unknown versions."""
+        """Return the changes since a version; everything for None and for unknown versions.
+
+        Readers at the same version get the same object.
+        """
         if version is None or not self._complete_before <= version <= self._version:
             everything = [self._encode(known.facts, known.facts) for known in self._known.values()]
             return Update(version=self._version, complete=True, pillows=everything, gone=())
+        if version not in self._updates:
+            self._updates[version] = self._collect(version)
+        return self._updates[version]
+
+    def _collect(self, version: int) -> Update:
         is_next = version == self._version - 1  # nearly every reader gets an update each second
         return Update(
             version=self._version,

@@ -113,6 +113,25 @@ def test_all_readers_share_the_comparison():
     assert world.source._changes.since(None).version == 1
 
 
+def test_all_readers_send_at_the_same_moment_and_the_same_bytes():
+    """Whatever moment each has come at."""
+    world = World()
+    streams = []
+    for _ in range(3):
+        streams.append(world.source.stream())
+        until(streams[-1], "status")
+        world.clock.advance(0.3)
+    seen = []
+    for second in range(2):
+        world.states["a"] = State.PAUSED if second else State.FAILED
+        woken = [gevent.spawn(until, stream, "status") for stream in streams]
+        messages = [each.get() for each in woken]
+        assert world.clock.monotonic() % 1 == 0
+        assert messages == messages[:1] * 3
+        seen.append(messages[0][0])
+    assert len(set(seen)) == 2
+
+
 def test_a_new_reader_gets_the_latest_events_only():
     world = World()
     for number in range(100):
