@@ -35,12 +35,14 @@ class Families:
 
     Attributes:
         changes: how often a pillow's series were changed.
+        forgotten: how often series were dropped.
     """
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._made: dict[str, MetricWrapperBase] = {}
         self.changes = 0
+        self.forgotten = 0
         self._changed: dict[str, int] = {}  # pillow -> `changes` at its last change
 
     def note_change(self, pillow: str) -> None:
@@ -109,6 +111,7 @@ class Families:
     def forget(self, pillow: str, **labels: str) -> None:
         """Drop every series of a pillow with these labels."""
         self.note_change(pillow)
+        self.forgotten += 1
         labels["pillow"] = pillow
         for name, made in self._made.items():
             if set(labels) <= set(CATALOGUE[name].labels):

@@ -123,7 +123,10 @@ class Metrics:
 
 
 class _BuildInfo(Collector):
+    def __init__(self) -> None:
+        self._labels = [version("pillowd"), platform.python_version()]  # they are read from a file
+
     def collect(self) -> Iterator[Family]:
         family = new_family("pillowd_build_info")
-        family.add_metric([version("pillowd"), platform.python_version()], 1)
+        family.add_metric(self._labels, 1)
         yield family

@@ -21,6 +21,10 @@ SAMPLES = 100
 PILLOWS = 20
 
 
+#: How often series were dropped, since others may take their place; and the values of a family's series.
+_Values = tuple[int, list[float]]
+
+
 class Texts:
     """The texts of all families in one format.
 
@@ -30,8 +34,10 @@ class Texts:
 
     def __init__(self, encode: Callable[[Collector], bytes]) -> None:
         self._encode = encode
-        self._counted: dict[str, dict[str, bytes]] = {}  # family -> pillow -> its series
+        # Family -> pillow -> its values and their text.
+        self._counted: dict[str, dict[str, tuple[_Values, bytes]]] = {}
         self._read: dict[str, list[tuple[Any, bytes]]] = {}  # family -> rows, and their series
+        self._heads: dict[str, bytes] = {}  # family -> its lines HELP and TYPE
         self._changes = 0
 
     def write_counted(self, families: Families) -> Iterator[bytes]:
@@ -44,16 +50,18 @@ class Texts:
                 continue
             kept = self._counted.setdefault(name, {})
             for pillow, family in families.collect_pillows(name, changed):
-                kept[pillow] = self._write_series(family)
+                values = families.forgotten, [sample.value for sample in family.samples]
+                if pillow not in kept or kept[pillow][0] != values:
+                    kept[pillow] = values, self._write_series(family)
                 yield b""
-            yield self.write_family(families.describe(name))
-            texts = list(kept.values())
+            yield self._write_head(name, families.describe)
+            texts = [text for _, text in kept.values()]
             for begin in range(0, len(texts), PILLOWS):
                 yield b"".join(texts[begin : begin + PILLOWS])
 
     def write_reading(self, reading: Reading) -> Iterator[bytes]:
         """Write a family whose values were read for this scrape, in pieces."""
-        yield self.write_family(new_family(reading.name))
+        yield self._write_head(reading.name, new_family)
         before = self._read.get(reading.name, [])
         now: list[tuple[Any, bytes]] = []
         self._read[reading.name] = now
@@ -64,8 +72,13 @@ class Texts:
             yield now[-1][1]
 
     def write_family(self, family: Family) -> bytes:
-        """Write a whole family that is small, or the lines HELP and TYPE of one without series."""
+        """Write a whole family that is small."""
         return self._encode(_One(family)).removesuffix(END)
+
+    def _write_head(self, name: str, describe: Callable[[str], Family]) -> bytes:
+        if name not in self._heads:
+            self._heads[name] = self.write_family(describe(name))
+        return self._heads[name]
 
     def _write_rows(self, name: str, rows: Sequence[tuple[Sequence[str], float]]) -> bytes:
         family = new_family(name)
