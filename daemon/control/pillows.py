@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
+import msgspec
 import structlog
 from gevent.event import Event
 
@@ -82,7 +82,7 @@ class PillowCalls:
             "running": running,
             "pid": os.getpid() if running else None,
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
-            "listeners": [asdict(each) for each in self._listeners],
+            "listeners": msgspec.to_builtins(self._listeners),
             "unfinished_acts": self._tails.state.audit.unfinished,
             "pillows": [shown[key] for key in page],
             "next": page[-1] if len(chosen) > limit else None,

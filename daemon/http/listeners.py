@@ -25,7 +25,7 @@ from pillows.errors import ConfigError
 from pillows.redaction import Redactor
 
 if TYPE_CHECKING:  # see `_LateServer`
-    from daemon.http.server import BoundedServer
+    from daemon.http.server.server import BoundedServer
 
 #: Seconds that requests may take to end when the daemon has stopped.
 _CLOSE_SECONDS = 1.0
@@ -140,7 +140,7 @@ class Listeners:
 
         gevent.sleep(0)
         from daemon.http.app import AppSettings, make_app  # noqa: PLC0415
-        from daemon.http.server import BoundedServer  # noqa: PLC0415
+        from daemon.http.server.server import BoundedServer  # noqa: PLC0415
 
         gevent.sleep(0)
         from daemon.http.contract import load_contract  # noqa: PLC0415

@@ -8,7 +8,7 @@ from typing import Any
 
 from gevent import Timeout, socket
 
-from daemon.http.server import BoundedServer
+from daemon.http.server.server import BoundedServer
 
 ANSWER_SECONDS = 20.0
 SEEDS = [

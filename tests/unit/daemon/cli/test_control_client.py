@@ -19,7 +19,7 @@ from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import ConfigErrors, load
 from daemon.config.models import Config
 from daemon.http.listeners import listen_on_path
-from daemon.http.server import BoundedServer
+from daemon.http.server.server import BoundedServer
 from tests.support.clock import FakeClock
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +14,18 @@ from typing import Any
 import gevent
 import pytest
 
-from daemon.http import server as module
 from daemon.http.listeners import listen_on_path
-from daemon.http.server import STREAM_KEY, BoundedServer
+from daemon.http.server import handler as module
+from daemon.http.server.handler import STREAM_KEY
+from daemon.http.server.server import BoundedServer
 from tests.support.http_listener import HttpListener
 
 QUICK = 0.3
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """Tells the length of the body; `/slow` waits, `/stream` never ends, `/large` is large."""
+    """Tells the length of the body; `/slow` waits, `/stream` never ends, `/quiet` sends
+    once, `/large` is large."""
     path = environ["PATH_INFO"]
     if path == "/slow":
         gevent.sleep(QUICK * 3)
@@ -29,9 +33,17 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if path == "/stream":
         environ[STREAM_KEY]()
         return iter(lambda: b"x" * 100_000, b"")
+    if path == "/quiet":
+        environ[STREAM_KEY]()
+        return quiet()
     if path == "/large":
         return [b"x" * 10_000_000]
     return [str(len(environ["wsgi.input"].read())).encode()]
+
+
+def quiet() -> Iterator[bytes]:
+    yield b"first"
+    gevent.sleep(3600)
 
 
 @pytest.fixture
@@ -77,10 +89,44 @@ def test_a_connection_serves_several_requests(listener: HttpListener) -> None:
     assert say(listener, request * 3).count(b"HTTP/1.1 200 OK") == 3
 
 
+def test_each_request_of_a_connection_has_its_own_head(listener: HttpListener) -> None:
+    bodies = [b"abc", b"abc", b"abcde", b"", b"abc"]
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    said = say(listener, b"".join(head % len(body) + body for body in bodies))
+    assert re.findall(rb"\r\n\r\n(\d)", said) == [b"3", b"3", b"5", b"0", b"3"]
+
+
+def test_no_answer_waits_for_the_client_to_confirm_a_part_of_it() -> None:
+    """TCP delays both: such a wait takes 40 ms."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    server = BoundedServer(listening, application, name="read")
+    server.start()
+    requests = 50
+    try:
+        with socket.create_connection(listening.getsockname()) as client, gevent.Timeout(60):
+            began = time.monotonic()
+            for _ in range(requests):
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                said = b""
+                while not said.endswith(b"\r\n\r\n0"):
+                    said += client.recv(65536)
+            assert time.monotonic() - began < requests * 0.03
+    finally:
+        server.stop(1)
+
+
 @pytest.mark.parametrize("begin", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: local", b"\x16\x03\x01"])
 def test_half_a_head_is_cut_off_in_time(listener: HttpListener, begin: bytes) -> None:
     with gevent.Timeout(30):
         assert b"200 OK" not in say(listener, begin)
+
+
+def test_a_head_without_its_end_is_refused(listener: HttpListener) -> None:
+    with listener.connect() as connection, gevent.Timeout(30):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
 
 
 def test_half_a_body_is_cut_off_in_time(listener: HttpListener) -> None:
@@ -107,6 +153,7 @@ def test_half_a_body_is_cut_off_in_time(listener: HttpListener) -> None:
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: y\r\n folded\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nX: y\r\nno header\r\nHost: a\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", b"400"),
@@ -156,6 +203,18 @@ def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, listener:
         while not len(server.connections):
             gevent.sleep(0.01)
         while len(server.connections):
+            gevent.sleep(0.01)
+
+
+def test_a_stream_ends_as_soon_as_its_reader_goes_away(server: BoundedServer, listener: HttpListener) -> None:
+    """Else a reader that comes again would find all places taken."""
+    with listener.connect() as connection, gevent.Timeout(30):
+        connection.sendall(b"GET /quiet HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not server.connections.streams:
+            gevent.sleep(0.01)
+        assert connection.recv(65536)
+    with gevent.Timeout(QUICK * 10):
+        while server.connections.streams:
             gevent.sleep(0.01)
 
 
