@@ -112,6 +112,7 @@ class DatabasesTail:
             source=self.key.source,
             state=self._monitor.state,
             reason=self._monitor.reason,
+            seq=str(saved.seq) if saved else None,
             changes=checkpointer.current.changes if checkpointer else 0,
             lag_seconds=None if run is None else now - (now if behind_at is None else behind_at),
             changes_per_second=run.rate.per_second if run else None,

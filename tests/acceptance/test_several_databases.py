@@ -25,7 +25,9 @@ def start(databases: Databases, tmp_path: Path) -> Iterator[Start]:
     """Starts a daemon whose pillow `users` reads the databases into SQLite."""
     made: list[Pillowd] = []
 
-    def make(daemon: dict[str, Any] | None = None, **source: Any) -> Pillowd:
+    def make(
+        daemon: dict[str, Any] | None = None, sections: dict[str, Any] | None = None, **source: Any
+    ) -> Pillowd:
         server = databases.server
         pillow = {
             "source": {"connection": "couch", "databases": f"{databases.prefix}*", **source},
@@ -35,7 +37,15 @@ def start(databases: Databases, tmp_path: Path) -> Iterator[Start]:
             "couch": couchdb(server.url, server.auth),
             "lite": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")},
         }
-        made.append(Pillowd(tmp_path, pillows={"users": pillow}, connections=connections, daemon=daemon))
+        made.append(
+            Pillowd(
+                tmp_path,
+                pillows={"users": pillow},
+                connections=connections,
+                daemon=daemon,
+                sections=sections,
+            )
+        )
         return made[-1]
 
     yield make
@@ -90,6 +100,14 @@ def test_commands_show_and_steer_single_databases(start: Start, databases: Datab
     assert f"{databases.prefix}a:late" in shown
     assert "name one" in daemon.command_here("preview", "users").stderr
     assert "did you mean" in daemon.command_here("databases", "user").stderr
+
+
+def test_the_status_counts_changes_before_they_are_saved(start: Start, databases: Databases) -> None:
+    for name in "abc":
+        databases.create(name, 3)
+    daemon = start(sections={"checkpoints": {"interval": "5m"}})
+    daemon.start()
+    daemon.wait_for(lambda: daemon.status("users")["changes"] == 9)
 
 
 def test_verify_goes_from_database_to_database_and_repairs_one(
