@@ -7,19 +7,20 @@ leaves the socket to the garbage collector. This module does both itself.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import gevent
 import requests
 from gevent import monkey
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -28,6 +29,12 @@ from pillows.couch.http.name_lookup import install
 from pillows.couch.http.response import BoundedResponse
 from pillows.couch.options import CouchConnection
 from pillows.tcp_keepalive import SOCKET_OPTIONS
+
+#: The scheme and address of a URL, and a URL whose path and query need no further encoding.
+_SERVER = re.compile(r"https?://[^/?#]+")
+_ENCODED = re.compile(
+    rf"({_SERVER.pattern})(/[A-Za-z0-9._~:@!$&'()*+,;=/?-]*(?:%[0-9A-Fa-f]{{2}}[A-Za-z0-9._~:@!$&'()*+,;=/?-]*)*)"
+)
 
 #: Connections kept open for short requests; streams beyond it are closed after use.
 _POOL_CONNECTIONS = 32
@@ -124,22 +131,46 @@ def _is_idle_alive(sock: socket.socket | None) -> bool:
 
 
 class _Session(requests.Session):
-    """A session that looks into the environment once for each server, and not with every request.
+    """A session for requests without cookies, redirects and hooks, whose paths are encoded already.
 
-    With requests that takes an eighth of the time of a small request.
+    All that requests does for others takes longer than such a request itself. So the environment is looked
+    into once for each server, an address is parsed once, and no jar of cookies is made that must stay empty.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        self._servers: dict[str, str] = {}
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Return the proxies and certificates for a request, as requests finds them."""
-        scheme, address, *_ = urlsplit(url)
-        key = (scheme, address, *sorted((proxies or {}).items()), stream, verify, cert)
+        server = _SERVER.match(url)
+        key = (server and server[0], *sorted((proxies or {}).items()), stream, verify, cert)
         if key not in self._found:
             self._found[key] = super().merge_environment_settings(url, proxies, stream, verify, cert)
         return dict(self._found[key])
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Return a request as requests would prepare it."""
+        found = _ENCODED.fullmatch(str(request.url))
+        if found is None or (isinstance(request.data, dict) and request.data):
+            return super().prepare_request(request)
+        server, path = found.groups()
+        if server not in self._servers:
+            whole = super().prepare_request(requests.Request("GET", f"{server}/"))
+            self._servers[server] = str(whole.url).removesuffix("/")
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url = request.method, self._servers[server] + path
+        prepared.headers = CaseInsensitiveDict({**self.headers, **(request.headers or {})})
+        prepared.body = request.data or None
+        if prepared.body is not None or request.method not in ("GET", "HEAD"):
+            prepared.headers["Content-Length"] = str(len(prepared.body or b""))
+        return prepared
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        """Send a prepared request. A redirect is returned as it is."""
+        settings.pop("allow_redirects", None)
+        return self.get_adapter(url=str(request.url)).send(request, **settings)
 
 
 class _Counted:
@@ -204,6 +235,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, **settings: Any) -> None:
         self.sockets: WeakSet[socket.socket] = WeakSet()
+        self._pools: dict[tuple[Any, ...], Any] = {}
         super().__init__(**settings)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -216,8 +248,23 @@ class _Adapter(HTTPAdapter):
         _use_our_pools(manager, self.sockets)
         return manager
 
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """Return the pool of connections for a request, which is found out once for each server."""
+        server = _SERVER.match(str(request.url))
+        if proxies or server is None:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        key = (server[0], verify, cert)
+        if key not in self._pools:
+            self._pools[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return self._pools[key]
+
     def close(self) -> None:
         """Close idle connections now: urllib3 2 leaves them to the garbage collector."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in list(manager.pools.keys()):
                 if (pool := manager.pools.get(key)) is not None:

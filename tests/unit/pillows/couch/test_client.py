@@ -51,3 +51,7 @@ def test_open_connections_are_those_in_use_and_those_kept(scripted_server):
     assert couch.open_connections == kept, "one that was kept is used again"
     couch.close()
     assert couch.open_connections == 0
+    couch.json("GET", "/db", dict)
+    assert couch.open_connections == 1, "a client that was closed opens another"
+    couch.close()
+    assert couch.open_connections == 0

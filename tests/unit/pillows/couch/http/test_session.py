@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import requests
 
 from pillows.couch.client import CouchClient
 from pillows.couch.http import session as http_session
@@ -36,3 +37,25 @@ def test_a_line_that_fails_while_it_is_connected_is_tried_again(
     with pytest.raises(RetryableError):
         couch.json("GET", "/", dict)
     couch.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/", None),
+        ("GET", "/user-%2B1%2F%28a%29/_changes?feed=normal&since=5-g1AAAA~_-&limit=200", None),
+        ("POST", "/db/_bulk_get?latest=true", b'{"docs":[]}'),
+        ("POST", "/_session", None),
+        ("PUT", "/db", None),
+        ("GET", "/db/d%C3%A9?rev=1-a", None),
+        ("GET", "/db/not encoded, and \u00fcber?x=%zz", None),
+    ],
+)
+def test_a_request_is_prepared_as_requests_prepares_it(method: str, path: str, body: bytes | None) -> None:
+    ours = http_session.create_session(CouchConnection(url="http://127.0.0.1:1"))
+    headers = {"Authorization": "Basic eDp5", **({"Content-Type": "application/json"} if body else {})}
+    for server in ("http://127.0.0.1:5984", "https://b\u00fccher.example:6984", "http://[::1]:5984"):
+        request = requests.Request(method, server + path, data=body, headers=headers)
+        prepared, plain = ours.prepare_request(request), requests.Session.prepare_request(ours, request)
+        assert (prepared.method, prepared.url, prepared.body) == (plain.method, plain.url, plain.body)
+        assert prepared.headers == plain.headers
