@@ -19,8 +19,9 @@ from pillows.databases.members import Members, is_member
 from pillows.databases.names import DatabaseNames
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import SharedTransport
-from pillows.databases.turn import Turn
 from pillows.databases.turn_queue import DatabaseState, TurnQueue
+from pillows.databases.turns.first_turn import FirstTurn
+from pillows.databases.turns.turn import Turn
 from pillows.databases.watch import ServerWatch
 from pillows.errors import RetryableError, StoppedError
 from pillows.feed.base import DatabaseIdentity
@@ -83,7 +84,7 @@ class DatabasesRun:
         self._clock = services.clock
         self._wake = Event()
         self._trouble: Exception | None = None
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[str, Turn | FirstTurn] = {}
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
         self._observer = MemberObserver(services.observer, settings.key, self.rate)
         self._retrier = Retrier(
@@ -150,7 +151,7 @@ class DatabasesRun:
                 raise self._trouble
             checkpointer.save()
 
-    def find_turn(self, name: str) -> Turn | None:
+    def find_turn(self, name: str) -> Turn | FirstTurn | None:
         """Return the running turn of a database."""
         return self._turns.get(name)
 
@@ -288,7 +289,7 @@ class DatabasesRun:
         for name in held:
             self.queue.requeue(name, self._clock.monotonic())
 
-    def _run_turn(self, name: str, turn: Turn, members: Members) -> None:
+    def _run_turn(self, name: str, turn: Turn | FirstTurn, members: Members) -> None:
         try:
             members.end_turn(name, turn.run())
             database = self.queue.get(name)

@@ -118,7 +118,8 @@ class MemberStore:
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
         """Save a database's checkpoint, unless nothing but the time has changed.
 
-        That of a new database says nothing yet, so it need not be on disk: a save costs a flush.
+        That of a new database is on disk before its rows are in a target: if it is deleted while the daemon
+        is away, nothing else tells that it may have some.
 
         Raises:
             CheckpointMoved, StoreWriteError: as `CheckpointStore.save`.
@@ -126,8 +127,7 @@ class MemberStore:
         stored = self._store.get(tail)
         if stored is None or replace(stored, saved_at=checkpoint.saved_at) != checkpoint:
             self._store.save(tail, checkpoint, flush=False, keep_history=False)
-            says_nothing = stored is None and checkpoint.epoch == 1 and not checkpoint.changes
-            if not says_nothing and not self._is_copy:
+            if not self._is_copy:
                 self._flush.wait()
 
     def keys(self) -> list[TailKey]:

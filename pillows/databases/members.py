@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,10 @@ from pillows.databases.member_store import MemberStore, give_way
 from pillows.databases.names import DatabaseNames, is_glob
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints
-from pillows.databases.turn import Turn, TurnEnd, TurnResult
-from pillows.databases.turn_feed import MAX_SECONDS, TurnFeed
 from pillows.databases.turn_queue import TurnQueue
+from pillows.databases.turns.first_turn import FirstTurn
+from pillows.databases.turns.turn import Turn, TurnEnd, TurnResult
+from pillows.databases.turns.turn_feed import MAX_SECONDS, TurnFeed
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.observer import Observer, Rewind
 from pillows.progress.checkpointer import is_transactional
@@ -35,7 +36,11 @@ def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey
     It has the digest of the pillow's source, or was reset and has none.
     """
     connection, _, database = tail.source.partition("/")
-    if tail.pillow != settings.key.pillow or connection != settings.source.connection or is_glob(database):
+    if (
+        tail.pillow != settings.key.pillow
+        or connection != settings.source.connection
+        or is_glob(database)
+    ):
         return False
     try:
         stored = store.get(tail)
@@ -103,13 +108,17 @@ class Members:
                 left.append(tail.database)
         return left
 
-    def make_turn(self, name: str) -> Turn:
+    def make_turn(self, name: str) -> Turn | FirstTurn:
         """Return a turn of a database.
 
         Raises:
             IntegrityError: its checkpoint cannot be read.
         """
-        return Turn(*self.get_parts(name))
+        settings, services = self.get_parts(name)
+        if services.backfill is None and self._is_new(settings.key):
+            feed = self._make_feed(settings.key)
+            return FirstTurn(settings, services, feed, make_turn=lambda: Turn(settings, services))
+        return Turn(settings, services)
 
     def get_parts(self, name: str) -> tuple[TailSettings, TailServices]:
         """Return the settings and services of a turn of a database, from its checkpoint on.
@@ -132,28 +141,67 @@ class Members:
             letters_are_due = not is_late and services.dead_letters.is_due(tail)
             return letters_are_due or (backfill is not None and backfill.is_running)
 
-        source = settings.source.model_copy(
-            update={"database": name, "databases": (), "documents": "include_docs", "on_missing": "fail"}
-        )
         return (
             replace(settings.tail, key=tail, pillow=settings.pillow_of(tail)),
             replace(
                 services,
-                make_feed=lambda: TurnFeed(
-                    self._couch,
-                    source,
-                    prefilter=settings.prefilter,
-                    observer=self._observer,
-                    tail=tail,
-                    limit=self._limit,
-                    found=parse_identity(database.identity) if database else None,
-                    is_busy=is_busy,
-                ),
+                make_feed=lambda: self._make_feed(tail, is_busy),
                 make_transports=lambda: self._make_transports(tail, stored),
                 store=self._member_store,
                 observer=self._observer,
                 backfill=None if backfill is None else backfill.run,
             ),
+        )
+
+    def _make_feed(self, tail: TailKey, is_busy: Callable[[bool], bool] = lambda _: False) -> TurnFeed:
+        database, options = self._queue.get(tail.database), self._settings.source
+        source = options.model_copy(
+            update={
+                "database": tail.database,
+                "databases": (),
+                "documents": "include_docs",
+                "on_missing": "fail",
+            }
+        )
+        return TurnFeed(
+            self._couch,
+            source,
+            prefilter=self._settings.prefilter,
+            observer=self._observer,
+            tail=tail,
+            limit=self._limit,
+            found=parse_identity(database.identity) if database else None,
+            is_busy=is_busy,
+        )
+
+    @property
+    def _have_first_turns(self) -> bool:
+        """Whether a new database may begin with a `FirstTurn`: nothing is asked of each but its changes."""
+        settings, source = self._settings, self._settings.source
+        return (
+            self._pattern.first_pass
+            and self._pattern.pass_epoch == 1
+            and settings.make_apart is None
+            and source.since == "beginning"
+            and source.max_rate is None
+            and not source.is_filtered_by_server
+            and not source.identity_token
+            and not settings.tail.pillow.max_attachment_bytes
+        )
+
+    def _is_new(self, tail: TailKey) -> bool:
+        """Return whether nothing of a database is stored anywhere, and it was found a moment ago."""
+        database = self._queue.get(tail.database)
+        found = parse_identity(database.identity) if database else None
+        return (
+            self._have_first_turns
+            and found is not None
+            and found.has_start_time
+            and database is not None
+            and not database.failures
+            and self._member_store.get(tail) is None
+            and not any(tail.database in each.ahead or tail.database in each.lost for each in self._shared)
+            and not self._services.dead_letters.count(tail)
         )
 
     def end_turn(self, name: str, result: TurnResult) -> None:

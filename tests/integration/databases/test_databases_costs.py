@@ -14,7 +14,8 @@ import gevent
 import pytest
 
 from pillows.databases.members import Members
-from pillows.databases.turn import Turn
+from pillows.databases.turns.first_turn import FirstTurn
+from pillows.databases.turns.turn import Turn
 from tests.support.databases import Databases, RunningDatabases, make_config, read_sqlite, running
 from tests.support.sizes import size
 
@@ -68,7 +69,7 @@ def test_a_restart_asks_the_server_little(
     asked: list[int] = []
     make_turn = Members.make_turn
 
-    def count(members: Members, name: str) -> Turn:
+    def count(members: Members, name: str) -> Turn | FirstTurn:
         asked.append(count_requests(pillow))
         return make_turn(members, name)
 

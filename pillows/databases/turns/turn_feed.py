@@ -12,18 +12,25 @@ from checkpoints import Seq, TailKey
 from pillows.couch.client import CouchClient
 from pillows.errors import PurgesMissedError
 from pillows.feed.base import SIGN_OF_LIFE, DatabaseIdentity
+from pillows.feed.batch_cutter import BatchCutter, merge_batches
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.options import SourceOptions
+from pillows.feed.parsing.changes_parser import PageParser
 from pillows.feed.reader_task import ReadCursor
-from pillows.feed.source_database import SourceDatabase
+from pillows.feed.requests import INTERVAL, Page, page_query
+from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 
 #: The most that a turn reads before the next database has its turn.
 MAX_CHANGES = 10_000
 MAX_SECONDS = 10.0
+
+#: The most that a database's first turn reads at once, and holds in memory.
+FIRST_CHANGES = 2 * INTERVAL
+FIRST_BYTES = 2 * 2**20
 
 #: How often the feed looks whether it may end.
 _BUSY_SECONDS = 0.02
@@ -91,6 +98,40 @@ class TurnFeed(CouchFeed):
     def find_first(self) -> Seq:
         """Return the beginning: one of many databases is rarely so large that a listing is faster."""
         return Seq.BEGINNING
+
+    def read_first(self) -> ChangeBatch | None:
+        """Return the first page of changes with their documents, read in this greenlet.
+
+        The database must not be filtered by the server. Everything is of one database, as in `_make_cursor`.
+
+        Returns:
+            None if the page is too large, or lacks documents: then `batches` is the way.
+
+        Raises:
+            RetryableError: the server is away or busy, or the answer was cut off.
+            FatalError: as `Feed.batches`.
+        """
+        options, pieces = self._options, list[ChangeBatch]()
+        page = Page(limit=FIRST_CHANGES, interval=INTERVAL, include_docs=True)
+        cutter = BatchCutter(skip_design=options.skip_design, is_page=True)
+        parser, asked_at = PageParser(options.max_document), self._clock.monotonic()
+        query = page_query(options, Seq.BEGINNING, page)
+        with self._source.changes(query, silent_seconds=options.timeout) as response:
+            for block in response.blocks():
+                for change, size_bytes in parser.feed(block):
+                    if (piece := cutter.add(change, size_bytes)) is not None:
+                        pieces.append(piece)
+                if cutter.read_bytes > FIRST_BYTES:
+                    return None
+        end = require_complete(parser)
+        caught_up = cutter.rows < page.limit if end.pending is None else end.pending == 0
+        last = cutter.end(
+            end.seq, caught_up=caught_up, pending=end.pending, asked_at=asked_at if caught_up else None
+        )
+        batch = merge_batches([*pieces, last])
+        if any(each.raw is None and not each.deleted and not each.defect for each in batch.changes):
+            return None
+        return batch
 
     def batches(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event

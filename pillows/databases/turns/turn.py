@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from checkpoints import CheckpointMoved, TailKey
 from pillows.clock import Clock
-from pillows.databases.turn_feed import TurnFeed
+from pillows.databases.turns.turn_feed import TurnFeed
 from pillows.errors import (
     AccessError,
     ConfigError,

@@ -4,7 +4,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import CheckpointMoved, TailKey
-from pillows.databases.turn import TurnEnd, TurnMonitor, classify
+from pillows.databases.turns.turn import TurnEnd, TurnMonitor, classify
 from pillows.errors import (
     AccessError,
     ConfigError,
