@@ -14,7 +14,7 @@ from checkpoints import Checkpoint, CheckpointStore, IntegrityError, Seq
 from pillows.couch.client import CouchClient
 from pillows.couch.database_info import get_server_info
 from pillows.databases.member_observer import MemberObserver
-from pillows.databases.member_store import PatternStore
+from pillows.databases.member_store import PatternStore, carry_over
 from pillows.databases.members import Members, is_member
 from pillows.databases.names import DatabaseNames
 from pillows.databases.settings import DatabasesSettings
@@ -200,12 +200,17 @@ class DatabasesRun:
         Refuse what contradicts it, once for all: a lost state directory, an emptied target, other outputs.
         """
         settings, services = self._settings, self._services
+        former = carry_over(self._store, settings.key, settings.tail.digest.source)
         store = PatternStore(self._store, partial(is_member, settings, self._store))
         services = replace(services, store=store)
         if settings.make_apart is not None:  # each database opens its own
             services = replace(services, make_transports=lambda: ())
         startup = TailStartup(settings.tail, services, _ServerSource(couch), self._retrier)
         transports, checkpoint = startup.run(stack)
+        if former is not None:
+            self._store.forget(former)
+            details = {"former": former.database, "now": settings.key.database}
+            services.observer.notice(settings.key, event="databases.changed", details=details)
         if settings.make_apart is not None:
             return checkpoint, ()
         shared = [SharedTransport(each, settings.tail.batch, checkpoint, self._fail) for each in transports]

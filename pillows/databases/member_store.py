@@ -8,13 +8,15 @@ its next turn, because its own pass is older.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import gevent
 
-from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, Seq, TailKey
+from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
 from checkpoints.files.blocking import call_safely
+from pillows.databases.names import is_of_several
 
 T = TypeVar("T")
 
@@ -50,6 +52,38 @@ class PatternStore:
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, without the pillow's databases."""
         return [key for key in give_way(self._store.keys()) if not self._is_member(key)]
+
+
+def carry_over(store: CheckpointStore, key: TailKey, source: str) -> TailKey | None:
+    """Let a pillow go on whose pattern was changed: give it the checkpoint that it had with the former one.
+
+    The checkpoints of the databases stay as they are. The position in `_db_updates` is left out: what it told
+    of databases that match only now was ignored. The edit counts more than what a target may remember from an
+    earlier time with this pattern.
+
+    Args:
+        store: the checkpoints.
+        key: of the pillow with its pattern.
+        source: the digest of its source, in which the pattern does not count.
+
+    Returns:
+        The former key, to be forgotten once the targets are taken over; None if nothing was done.
+    """
+    found: dict[TailKey, Checkpoint] = {}
+    connection = key.source.partition("/")[0]
+    for tail in give_way(store.keys()):
+        if tail == key:
+            return None
+        if tail.pillow == key.pillow and is_of_several(tail.database):
+            with suppress(IntegrityError):
+                stored = store.get(tail)
+                if stored and stored.digest.source == source and tail.source.startswith(f"{connection}/"):
+                    found[tail] = stored
+    if not found:
+        return None
+    former = max(found, key=lambda tail: (found[tail].epoch, found[tail].saved_at))
+    store.edit(key, lambda _: replace(found[former], seq=Seq.BEGINNING))
+    return former
 
 
 class _SharedFlush:

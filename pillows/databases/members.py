@@ -11,7 +11,7 @@ from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityErr
 from pillows.couch.client import CouchClient
 from pillows.databases.listing import parse_identity
 from pillows.databases.member_store import MemberStore, give_way
-from pillows.databases.names import DatabaseNames, is_glob
+from pillows.databases.names import DatabaseNames, is_of_several
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints
 from pillows.databases.turn_queue import TurnQueue
@@ -39,7 +39,7 @@ def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey
     if (
         tail.pillow != settings.key.pillow
         or connection != settings.source.connection
-        or is_glob(database)
+        or is_of_several(database)
     ):
         return False
     try:

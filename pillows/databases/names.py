@@ -70,6 +70,11 @@ def is_glob(pattern: str) -> bool:
     return _WILDCARD.search(pattern) is not None
 
 
+def is_of_several(name: str) -> bool:
+    """Return whether the database in a key is several: no name of a database has such letters."""
+    return is_glob(name) or "," in name
+
+
 def with_key(database: str, document: DocumentRows) -> DocumentRows:
     """Return a document of one database with its key in place of its id."""
     return msgspec.structs.replace(document, id=join_key(database, document.id))

@@ -15,7 +15,7 @@ from gevent.lock import RLock
 
 from checkpoints import Checkpoint, TailKey
 from pillows.databases.member_store import give_way
-from pillows.databases.names import with_key, without_keys
+from pillows.databases.names import is_of_several, with_key, without_keys
 from pillows.delivery.batcher import BatchOptions
 from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.models import Batch, WriteResult, join_key
@@ -248,6 +248,8 @@ def compare_checkpoints(
     """
     known: set[TailKey] = set()
     for tail, state in give_way(shared.transport.list_checkpoints()):
+        if is_of_several(tail.database):  # of a former pattern
+            continue
         known.add(tail)
         if state.checkpoint is None or state.checkpoint != stored(tail):
             shared.ahead[tail.database] = state

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from checkpoints import Checkpoint
+from pillows.databases.members import Members
 from tests.support.databases import Databases, make_config, read_sqlite, running
 
 Target = Callable[[], Mapping[str, Any]]
@@ -293,3 +294,56 @@ def test_a_constant_may_hold_the_name_of_the_database(databases: Databases, tmp_
         pillow.until_parked(2)
     for key, row in rows(tmp_path).items():
         assert row["owner"] == f"of {key.partition(':')[0]}"
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgres", "elasticsearch"])
+def test_a_pattern_may_be_changed(
+    request: pytest.FixtureRequest,
+    databases: Databases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+) -> None:
+    """More databases are found; the others go on; those that no longer match obey `on_deleted`."""
+    for name in ("a1", "a2", "b1"):
+        databases.create(name, 2)
+    prefix = databases.prefix
+    connection, output = f"type: sqlite, path: {tmp_path}/t.sqlite", "table: docs"
+    read: Target = lambda: rows(tmp_path)  # noqa: E731
+    if target == "postgres":
+        dsn = request.getfixturevalue("postgres_dsn")
+        connection, read = f'type: postgres, dsn: "{dsn}"', lambda: read_postgres(dsn)
+    elif target == "elasticsearch":
+        url, alias = request.getfixturevalue("elasticsearch_url"), f"{request.getfixturevalue('es_prefix')}u"
+        connection, output = f'type: elasticsearch, hosts: ["{url}"]', f"index: {alias}"
+        read = lambda: read_index(url, alias)  # noqa: E731
+    config = make_config(databases, connection, output, source=", on_deleted: remove")
+    read_names: list[str] = []
+    end_turn = Members.end_turn
+
+    def note(members: Members, name: str, result: Any) -> None:
+        read_names.append(name.removeprefix(prefix))
+        end_turn(members, name, result)
+
+    monkeypatch.setattr(Members, "end_turn", note)
+
+    def run(patterns: str, *wanted: str) -> None:
+        with running(config.replace(f'"{prefix}*"', patterns), tmp_path) as pillow:
+            documents = {key for key in databases.documents() if key.removeprefix(prefix)[:2] in wanted}
+            pillow.until_parked(len(wanted))
+            pillow.until(lambda: read().keys() == documents)
+            gevent.sleep(1.5)  # `_db_updates` reports what happened up to half a second ago
+            pillow.until_parked(len(wanted))
+
+    run(f'"{prefix}a*"', "a1", "a2")
+    read_names.clear()
+    run(f'["{prefix}a*", "{prefix}b*"]', "a1", "a2", "b1")
+    assert "a2" not in read_names, "it is not read again"
+    databases["a2"].put("more", n=1)
+    run(f'["{prefix}a2", "{prefix}b1"]', "a2", "b1")
+    databases["b1"].put("more", n=1)
+    read_names.clear()
+    run(f'["{prefix}a2", "{prefix}b1"]', "a2", "b1")
+    assert "a2" not in read_names
+    databases["a1"].put("more", n=1)
+    run(f'"{prefix}a*"', "a1", "a2")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, Seq, TailKey
-from pillows.databases.member_store import MemberStore, PatternStore
+from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, ConfigDigest, Seq, TailKey
+from pillows.databases.member_store import MemberStore, PatternStore, carry_over
 
 PILLOW, A, B = (TailKey("users", f"couch/{name}") for name in ("user-*", "user-a", "user-b"))
 
@@ -75,3 +75,22 @@ def test_the_pillow_sees_no_database_as_a_former_source(store: CheckpointStore) 
     for key in (PILLOW, A, TailKey("users", "couch/other")):
         store.save(key, Checkpoint(seq=Seq.BEGINNING))
     assert PatternStore(store, lambda tail: tail == A).keys() == [TailKey("users", "couch/other"), PILLOW]
+
+
+def test_a_changed_pattern_goes_on_from_the_checkpoint_of_the_former_one(store: CheckpointStore) -> None:
+    digest = ConfigDigest(source="ours")
+    older, former, key = (TailKey("users", f"couch/{name}") for name in ("a*", "a*,b", "a,b"))
+    store.save(older, Checkpoint(seq=Seq.of("3-x"), epoch=2, pass_epoch=2, digest=digest))
+    store.edit(former, lambda _: Checkpoint(seq=Seq.of("9-x"), epoch=4, pass_epoch=4, digest=digest))
+    store.save(A, Checkpoint(seq=Seq.of("5-x"), epoch=9, digest=digest))
+    store.save(TailKey("users", "other/a*"), Checkpoint(seq=Seq.of("7-x"), epoch=7, digest=digest))
+    store.save(TailKey("others", "couch/a*"), Checkpoint(seq=Seq.of("7-x"), epoch=7, digest=digest))
+    assert carry_over(store, key, "another") is None
+    assert store.get(key) is None
+    assert carry_over(store, key, "ours") == former
+    carried = store.get(key)
+    assert carried is not None
+    assert (carried.seq, carried.epoch, carried.pass_epoch) == (Seq.BEGINNING, 4, 4)
+    assert carried.edits == 2, "a copy of an earlier time in a target counts less"
+    assert carry_over(store, key, "ours") is None
+    assert store.get(A) == Checkpoint(seq=Seq.of("5-x"), epoch=9, digest=digest)
