@@ -11,6 +11,7 @@ import msgspec
 from checkpoints import TailKey
 from checkpoints.replica import Replica
 from daemon.state_file import StateFile, read_state_file
+from daemon.tail_lookup import is_pattern
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -83,7 +84,7 @@ class Pauses:
         self._replica = replica
 
     def __contains__(self, key: TailKey) -> bool:
-        return str(key) in self._keys
+        return not self._keys.isdisjoint(self._find_names(key))
 
     def add(self, key: TailKey) -> None:
         """Add a tail. Durable on return; raises OSError or StoreWriteError if it cannot be written."""
@@ -91,7 +92,7 @@ class Pauses:
 
     def discard(self, key: TailKey) -> None:
         """Discard a tail. Durable on return; raises as `add`."""
-        self._change(lambda keys: keys - {str(key)})
+        self._change(lambda keys: keys - self._find_names(key))
 
     def follow(self, keys: frozenset[str]) -> None:
         """Take over the replica's tails, which somebody has changed elsewhere.
@@ -103,6 +104,18 @@ class Pauses:
             if keys != self._keys:
                 self._file.write({"format": FORMAT, "paused": sorted(keys)})
                 self._keys = keys
+
+    def _find_names(self, key: TailKey) -> frozenset[str]:
+        """Return the names that pause a tail: one of several databases stays paused under another pattern."""
+        found = {str(key)}
+        if is_pattern(key):
+            connection = key.source.partition("/")[0]
+            paused = (name.partition("@") for name in self._keys)
+            tails = (TailKey(pillow, source) for pillow, _, source in paused if pillow == key.pillow)
+            found |= {
+                str(each) for each in tails if is_pattern(each) and each.source.startswith(f"{connection}/")
+            }
+        return frozenset(found)
 
     def _change(self, change: Callable[[frozenset[str]], frozenset[str]]) -> None:
         with self._file:

@@ -21,6 +21,17 @@ def test_a_pause_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     assert KEY not in Pauses(path)
 
 
+def test_a_pause_outlives_another_pattern(tmp_path: Path) -> None:
+    pauses = Pauses(tmp_path / "paused.json")
+    former, now = TailKey("users", "couch/user-*"), TailKey("users", "couch/user-*,admin-*")
+    pauses.add(former)
+    assert now in pauses
+    for other in ("users@other/user-*", "others@couch/user-*", "users@couch/user-a"):
+        assert TailKey(*other.split("@")) not in pauses
+    pauses.discard(now)
+    assert former not in pauses
+
+
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "paused.json"
     path.write_text('{"format": 2, "paused": []}')
