@@ -149,6 +149,7 @@ MEANINGS = {
     "reset.not_committed": "A partition could not take an operator's reset yet; it is tried again.",
     "retry": "A request failed, and is tried again after the delay.",
     "source.rewound": "The source went back, so changes come again.",
+    "status.not_read": "A status that another daemon has told is not understood, and counts as not told.",
     "status.not_told": "The other daemons of the service could not be told how the pillows are.",
     "tail.resumed": "A tail goes on from its checkpoint.",
     "tail.started": "A tail has no checkpoint, and reads from the beginning.",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import msgspec
 import structlog
@@ -19,7 +17,7 @@ from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
 from pillows.kafka.topic_log import read_log
-from pillows.runtime.status import State, TailStatus
+from pillows.runtime.status import TailStatus
 
 #: How often each daemon tells the status of its tails.
 TELL_SECONDS = 5.0
@@ -33,7 +31,7 @@ class _Told(msgspec.Struct, frozen=True):
     """The value of a message: a status, and wall-clock seconds."""
 
     at: float
-    status: dict[str, Any]
+    status: TailStatus
 
 
 class ServiceStatus:
@@ -75,7 +73,7 @@ class ServiceStatus:
                 id=each.source,
                 key=str(TailKey(each.pillow, each.source)).encode(),
                 topic=self._topic,
-                value=msgspec.json.encode(_Told(now, asdict(each))),
+                value=msgspec.json.encode(_Told(now, each)),
                 headers=[],
                 partition=0,
             )
@@ -111,7 +109,13 @@ class ServiceStatus:
             self._follower = None
 
     def _take(self, message: LibraryMessage) -> None:
-        told = msgspec.json.decode(message.value() or b"{}", type=_Told)
-        fields = told.status
-        status = TailStatus(**fields | {"state": State(fields["state"])})
-        self._known[TailKey(status.pillow, status.source)] = told.at, status
+        """Keep a status. The daemons of a service are updated one by one: another version may tell other fields.
+
+        Fields that are unknown here are left out. A status that can't be read counts as not told.
+        """
+        try:
+            told = msgspec.json.decode(message.value() or b"", type=_Told)
+        except msgspec.DecodeError as error:
+            _log.warning("status.not_read", topic=self._topic, offset=message.offset(), error=str(error))
+            return
+        self._known[TailKey(told.status.pillow, told.status.source)] = told.at, told.status

@@ -1,0 +1,70 @@
+"""What daemons of a service tell each other about their pillows, over a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import msgspec
+import pytest
+
+from checkpoints import TailKey
+from daemon.kafka.service_status import ServiceStatus
+from pillows.clock import SystemClock
+from pillows.kafka import topics
+from pillows.kafka.message import Message
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.producer import Producer
+from pillows.kafka.topic import Topic
+from pillows.runtime.status import State, TailStatus
+from tests.support.waiting import wait_until
+
+STATUS = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pending=3)
+
+
+@pytest.fixture
+def options(kafka: str) -> KafkaConnection:
+    return KafkaConnection(servers=(kafka,))
+
+
+@pytest.fixture
+def topic(options: KafkaConnection, kafka_prefix: str) -> str:
+    name = f"{kafka_prefix}status"
+    topics.create(options, [Topic(name=name, partitions=1)])
+    return name
+
+
+@pytest.fixture
+def producer(options: KafkaConnection) -> Iterator[Producer]:
+    with closing(Producer(options)) as producer:
+        yield producer
+
+
+def tell_of_another_version(producer: Producer, topic: str, key: str, value: Mapping[str, Any]) -> None:
+    encoded = msgspec.json.encode(value)
+    message = Message(id=key, key=key.encode(), topic=topic, value=encoded, headers=[], partition=0)
+    assert not producer.send([message]).failures
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["while it follows", "before it opens"])
+def test_a_daemon_of_another_version_is_understood_and_silences_no_other(
+    options: KafkaConnection, topic: str, producer: Producer, is_open: bool
+) -> None:
+    clock = SystemClock()
+    known = {"pillow": "newer", "source": "couch/cases", "state": "live"}
+    with closing(ServiceStatus(options, topic, producer, clock)) as status:
+        if is_open:
+            status.open()
+        newer = {"at": clock.wall(), "status": {**known, "field_of_tomorrow": 1}, "other": 2}
+        unknown_state = {"at": clock.wall(), "status": {**known, "pillow": "odd", "state": "dreaming"}}
+        tell_of_another_version(producer, topic, "newer", newer)
+        tell_of_another_version(producer, topic, "odd", unknown_state)
+        status.tell([STATUS])
+        if not is_open:
+            status.open()
+        wait_until(lambda: status.get(TailKey("cases", "couch/cases")) == STATUS)
+        found = status.get(TailKey("newer", "couch/cases"))
+        assert found is not None
+        assert found.state is State.LIVE
+        assert status.get(TailKey("odd", "couch/cases")) is None
