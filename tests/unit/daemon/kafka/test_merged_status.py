@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+from typing import Any
+
 import pytest
 
 from checkpoints import TailKey
@@ -44,3 +47,26 @@ def test_a_reader_that_reads_changes_nothing(state: State) -> None:
 def test_what_was_asked_for_and_what_is_worse_stands(state: State) -> None:
     other = status(state, "so")
     assert limit_by_reader(other, status(State.BACKING_OFF, "away", pillow="reader")) is other
+
+
+def test_every_field_of_a_partition_reaches_the_pillow() -> None:
+    """A field that is added to the status and forgotten here would be empty for shared pillows only."""
+    filled = TailStatus(
+        pillow="cases",
+        source="couch/cases",
+        state=State.FAILED,
+        **{name: _make(name) for name in _names() - {"pillow", "source", "state"}},
+    )
+    empty = asdict(TailStatus(pillow="cases", source="couch/cases", state=State.STARTING))
+    found = asdict(merge_statuses(KEY, {0: filled}, {}))
+    kept = {name for name in _names() if found[name] != empty[name]} | {"pillow", "source"}
+    assert _names() - kept == {"databases"}, "a shared pillow is on one database"
+
+
+def _names() -> set[str]:
+    return {field.name for field in fields(TailStatus)}
+
+
+def _make(name: str) -> Any:
+    texts: dict[str, Any] = {"reason": "away", "seq": "5-x", "databases": {"live": 1}}
+    return texts.get(name, 7)
