@@ -11,11 +11,9 @@ from pillows.feed.options import SourceOptions
 
 #: The name of the group whose members read the databases; each pillow's group has the pillow's name.
 READERS = "readers"
-#: One reader reads a database for all of its pillows.
-_OF_THE_READER = (
-    *("mode", "on_missing", "identity_token", "page", "timeout", "queue", "max_rate", "quiet_hours"),
-    "max_document",
-)
+#: Settings that may differ between the pillows on a database. All others are those of its reader, which reads
+#: it once for all of them.
+_OWN_SETTINGS = {"documents", "skip_design", "on_recreated", "max_missed_purges", "on_filtered", "deletes"}
 #: A topic's name has at most 249 characters, of which a pillow's name and ours take up to 150.
 _MAX_DATABASE = 80
 
@@ -35,8 +33,8 @@ def check_partitioned(config: Config) -> Iterator[ConfigProblem]:
                 message = f"`{type}` does not take a pillow's documents from several daemons"
                 yield config.problem((*at, *place), message, f"use one of {', '.join(_list_divisible())}")
         first, source = readers.setdefault(pillow.source.name, (name, pillow.source))
-        for key in _OF_THE_READER:
-            if getattr(source, key) != getattr(pillow.source, key):
+        for key in SourceOptions.model_fields:
+            if key not in _OWN_SETTINGS and getattr(source, key) != getattr(pillow.source, key):
                 message = f"differs from that of `{first}`, and the database is read once for both"
                 yield config.problem((*at, "source", key), message, "write the same in both")
 
