@@ -57,6 +57,17 @@ def test_every_module_that_is_to_be_run_exists(page: Path) -> None:
     assert missing == []
 
 
+def test_the_map_has_every_package() -> None:
+    """The subpackages of one folder share its line: the map names those that a stranger would miss."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = {
+        path.parent.relative_to(ROOT)
+        for each in ("pillows", "daemon")
+        for path in ROOT.glob(f"{each}/*/__init__.py")
+    }
+    assert {str(each) for each in packages if f"`{each}/`" not in text} == set()
+
+
 def test_what_is_named_is_seen() -> None:
     line = "see `daemon/gone.py`, [it](../gone.md#how), /etc/pillowd.yaml and https://x/docs/y; `make -m`"
     assert (named(line, PATH), named(line, LINK)) == ({"daemon/gone.py"}, {"../gone.md"})
