@@ -109,7 +109,7 @@ class ServiceStatus:
             self._follower = None
 
     def _take(self, message: LibraryMessage) -> None:
-        """Keep a status. The daemons of a service are updated one by one: another version may tell other fields.
+        """Keep a status. Daemons are updated one by one, so that of another version may have other fields.
 
         Fields that are unknown here are left out. A status that can't be read counts as not told.
         """

@@ -20,8 +20,8 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_change, decode_purge
 from pillows.clock import Clock
-from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
+from pillows.errors import InvalidSeqError, RetryableError
+from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity, make_recreated_error
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch, Document
@@ -328,10 +328,10 @@ def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | Non
     if identity is None or not identity.contradicts(theirs):
         return Change(id=change.id, revs=change.revs, leaf_version=change.leaf_version)
     if _is_later(created_at, identity.instance_start_time or ""):
-        raise RecreatedError(
-            f"The database was created anew, at {created_at}; the checkpoint belongs to the one created at "
+        raise make_recreated_error(
+            "of the topic",
+            f"its changes come from one created at {created_at}, and the checkpoint from one created at "
             f"{identity.instance_start_time}.",
-            remedy="`pillowd checkpoint reset KEY`, or `on_recreated: reload`",
         )
     return Change(id=change.id, revs=(PURGED_REV,), leaf_version=0)
 

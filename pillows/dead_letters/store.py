@@ -100,7 +100,7 @@ class DeadLetters:
             tail: the tail.
             entries: transport and id -> the entry as the replica got it.
         """
-        for transport, id in list(self._known[tail].due):
+        for transport, id in list(self._known[tail].due_at):
             self._forget(tail, transport, id)
         for (transport, id), entry in entries.items():
             fields: dict[str, Any] = json.loads(entry)
@@ -120,10 +120,12 @@ class DeadLetters:
             return
         options = options or ErrorOptions()
         known = self._known[dead_letters[0].tail]
-        fresh = {(dead_letter.transport, dead_letter.id) for dead_letter in dead_letters} - known.due.keys()
-        if len(known.due) + len(fresh) > options.max_dead_letters:
+        fresh = {
+            (dead_letter.transport, dead_letter.id) for dead_letter in dead_letters
+        } - known.due_at.keys()
+        if len(known.due_at) + len(fresh) > options.max_dead_letters:
             raise FatalError(
-                f"There are {len(known.due)} dead letters, {options.max_dead_letters} at most.",
+                f"There are {len(known.due_at)} dead letters, {options.max_dead_letters} at most.",
                 remedy="mend the cause, then `pillowd dead-letter retry --all`, or `discard --all`",
             )
         for dead_letter in dead_letters:
@@ -137,7 +139,7 @@ class DeadLetters:
         They leave the disk with the next `sync`.
         """
         known = self._known[tail]
-        if not known.due:
+        if not known.due_at:
             return
         for document in [one for one in documents if one.id in known.transports]:
             for transport in known.transports_of(document.id):
@@ -160,7 +162,7 @@ class DeadLetters:
         known = self._known[tail]
         if known.changed > self._synced:
             return True
-        return bool(known.due) and any(document.id in known.transports for document in documents)
+        return bool(known.due_at) and any(document.id in known.transports for document in documents)
 
     def unsynced(self, tail: TailKey) -> bool:
         """Return whether dead letters of a tail were changed since the last `sync`."""
@@ -196,12 +198,12 @@ class DeadLetters:
         They are not due again until they are added again, or `unclaim` is called.
         """
         known, now = self._known[tail], self._clock.wall()
-        due = list(islice((each for each, at in known.due.items() if is_due(at, now)), at_most))
+        due = list(islice((each for each, at in known.due_at.items() if is_due(at, now)), at_most))
         for dead_letter in due:
-            known.handed_out[dead_letter] = known.due[dead_letter]
-            known.due[dead_letter] = inf
+            known.claimed[dead_letter] = known.due_at[dead_letter]
+            known.due_at[dead_letter] = inf
         if len(due) < at_most:
-            known.next_at = min(known.due.values(), default=inf)
+            known.next_at = min(known.due_at.values(), default=inf)
         return [self._get(tail, *dead_letter) for dead_letter in due]
 
     def is_due(self, tail: TailKey) -> bool:
@@ -209,8 +211,8 @@ class DeadLetters:
         known, now = self._known.get(tail), self._clock.wall()
         if known is None:
             return False
-        claimed = any(known.due.get(each) == inf for each in known.handed_out)
-        return claimed or any(is_due(at, now) for at in known.due.values())
+        claimed = any(known.due_at.get(each) == inf for each in known.claimed)
+        return claimed or any(is_due(at, now) for at in known.due_at.values())
 
     def list_due(self, pillow: str) -> Sequence[TailKey]:
         """List the tails of a pillow with dead letters that are due for a retry."""
@@ -219,24 +221,24 @@ class DeadLetters:
     def release(self, tail: TailKey) -> None:
         """Free the memory of a tail that has no dead letters."""
         known = self._known.get(tail)
-        if known is not None and not known.due and known.changed <= self._synced and known.on_due is None:
+        if known is not None and not known.due_at and known.changed <= self._synced and known.on_due is None:
             del self._known[tail]
 
     def unclaim(self, tail: TailKey) -> None:
         """Make claimed dead letters due again, unless they have failed again or been cleared."""
         known = self._known[tail]
-        for dead_letter, at in known.handed_out.items():
-            if known.due.get(dead_letter) == inf:
-                known.due[dead_letter] = at
+        for dead_letter, at in known.claimed.items():
+            if known.due_at.get(dead_letter) == inf:
+                known.due_at[dead_letter] = at
                 known.next_at = min(known.next_at, at)
-        known.handed_out.clear()
+        known.claimed.clear()
 
     def postpone(self, dead_letters: Iterable[DeadLetter], seconds: float) -> None:
         """Make dead letters that could not be retried due after this time."""
         for dead_letter in dead_letters:
             known = self._known[dead_letter.tail]
-            if (dead_letter.transport, dead_letter.id) in known.due:
-                at = known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
+            if (dead_letter.transport, dead_letter.id) in known.due_at:
+                at = known.due_at[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
                 known.next_at = min(known.next_at, at)
 
     def retry(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
@@ -246,7 +248,7 @@ class DeadLetters:
             StoreWriteError: the write failed; they are due all the same.
         """
         known = self._known[tail]
-        revived = [dead_letter for dead_letter in dead_letters if dead_letter in known.due]
+        revived = [dead_letter for dead_letter in dead_letters if dead_letter in known.due_at]
         for transport, id in revived:
             fields = {"_tries": 0, "_aborted": False, "next_retry_at": 0.0}
             self._tracker.amend((str(tail), transport, id), fields)
@@ -267,7 +269,7 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are removed from memory nevertheless.
         """
-        gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._known[tail].due]
+        gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._known[tail].due_at]
         for transport, id in gone:
             self._forget(tail, transport, id)
         if gone:
@@ -280,7 +282,7 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are removed from memory nevertheless.
         """
-        self.discard(tail, list(self._known[tail].due))
+        self.discard(tail, list(self._known[tail].due_at))
 
     def hand_over(self, giver: TailKey, taker: TailKey) -> None:
         """Give the dead letters of a tail to another one; neither runs.
@@ -288,7 +290,7 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are given in memory nevertheless.
         """
-        for number, (transport, id) in enumerate(list(self._known[giver].due), start=1):
+        for number, (transport, id) in enumerate(list(self._known[giver].due_at), start=1):
             if number % _DEAD_LETTERS_A_TURN == 0:
                 gevent.sleep(0)
             entry = dict(self._tracker[str(giver), transport, id])
@@ -311,7 +313,7 @@ class DeadLetters:
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
         """Return the documents with a dead letter of a transport: it may hold an older state of them."""
-        return {id for its, id in self._known[tail].due if its in (transport, PIPELINE)}
+        return {id for its, id in self._known[tail].due_at if its in (transport, PIPELINE)}
 
     @property
     def is_empty(self) -> bool:
@@ -320,23 +322,23 @@ class DeadLetters:
 
     def count(self, tail: TailKey) -> int:
         """Return the number of dead letters of a tail."""
-        return len(self._known[tail].due)
+        return len(self._known[tail].due_at)
 
     def list_tails(self, pillow: str) -> Sequence[TailKey]:
         """List the tails of a pillow with dead letters."""
-        return [tail for tail, known in list(self._known.items()) if tail.pillow == pillow and known.due]
+        return [tail for tail, known in list(self._known.items()) if tail.pillow == pillow and known.due_at]
 
     def count_of_pillow(self, pillow: str) -> int:
         """Return the number of dead letters of all tails of a pillow."""
-        return sum(len(known.due) for tail, known in list(self._known.items()) if tail.pillow == pillow)
+        return sum(len(known.due_at) for tail, known in list(self._known.items()) if tail.pillow == pillow)
 
     def list(self, tail: TailKey) -> list[DeadLetter]:
         """List the dead letters of a tail, oldest first; other greenlets run meanwhile."""
         dead_letters = []
-        for number, (transport, id) in enumerate(list(self._known[tail].due)):
+        for number, (transport, id) in enumerate(list(self._known[tail].due_at)):
             if number % _DEAD_LETTERS_A_TURN == 0:
                 gevent.sleep(0)
-            if (transport, id) in self._known[tail].due:
+            if (transport, id) in self._known[tail].due_at:
                 dead_letters.append(self._get(tail, transport, id))
         return sorted(dead_letters, key=lambda dead_letter: dead_letter.first_at)
 
@@ -371,7 +373,7 @@ class DeadLetters:
     def _put(self, dead_letter: DeadLetter, max_tries: int, config: str) -> None:
         now = self._clock.wall()
         key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
-        is_known = (dead_letter.transport, dead_letter.id) in self._known[dead_letter.tail].due
+        is_known = (dead_letter.transport, dead_letter.id) in self._known[dead_letter.tail].due_at
         known = dict(self._tracker[key]) if is_known else {}
         # Another version has its own chances: what was wrong may be mended in it.
         tries = known["_tries"] + 1 if known.get("version") == dead_letter.leaf_version else 1

@@ -20,18 +20,18 @@ class TailIndex:
     """The dead letters of one tail.
 
     Attributes:
-        due: (transport, id) -> wall-clock seconds of the next retry.
+        due_at: (transport, id) -> wall-clock seconds of the next retry.
         transports: id -> the transports that the document has dead letters of.
-        handed_out: (transport, id) of the claimed ones -> when each was due.
+        claimed: (transport, id) of the claimed ones -> when each was due.
         changed: number of the last change.
         next_at: wall-clock seconds before which none is due.
         on_due: see `DeadLetters.watching`.
     """
 
     def __init__(self) -> None:
-        self.due: dict[tuple[str, str], float] = {}
+        self.due_at: dict[tuple[str, str], float] = {}
         self.transports: dict[str, tuple[str, ...]] = {}
-        self.handed_out: dict[tuple[str, str], float] = {}
+        self.claimed: dict[tuple[str, str], float] = {}
         self.changed = 0
         self.next_at = inf
         self.on_due: Callable[[float], None] | None = None
@@ -42,16 +42,16 @@ class TailIndex:
 
     def note(self, transport: str, id: str, *, due_at: float, change: int) -> None:
         """Add a dead letter, or change when it is due."""
-        if (transport, id) not in self.due:
+        if (transport, id) not in self.due_at:
             self.transports[id] = (*self.transports_of(id), transport)
-        self.due[transport, id] = due_at
-        self.handed_out.pop((transport, id), None)
+        self.due_at[transport, id] = due_at
+        self.claimed.pop((transport, id), None)
         self.changed = change
 
     def forget(self, transport: str, id: str, *, change: int) -> None:
         """Remove a dead letter."""
-        del self.due[transport, id]
-        self.handed_out.pop((transport, id), None)
+        del self.due_at[transport, id]
+        self.claimed.pop((transport, id), None)
         self.transports[id] = tuple(one for one in self.transports[id] if one != transport)
         if not self.transports[id]:
             del self.transports[id]

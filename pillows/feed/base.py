@@ -9,6 +9,7 @@ from typing import Protocol
 from gevent.event import Event
 
 from checkpoints import Seq
+from pillows.errors import RecreatedError
 from pillows.models import Change, ChangeBatch, Document
 
 #: Interval of the empty batches that an idle feed yields.
@@ -19,6 +20,19 @@ PURGED_REV = "0-purged"
 
 #: An empty batch: nothing arrived, but the feed is alive.
 SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
+
+
+def make_recreated_error(database: str, evidence: str) -> RecreatedError:
+    """Return the error for a database that is not the one of the checkpoint.
+
+    Args:
+        database: as messages name it.
+        evidence: a sentence that says how that is known.
+    """
+    return RecreatedError(
+        f"The database {database} was recreated: {evidence}",
+        remedy="`pillowd checkpoint reset KEY`, or `on_recreated: reload`",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

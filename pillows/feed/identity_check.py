@@ -11,8 +11,8 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
-from pillows.errors import RecreatedError, RetryableError
-from pillows.feed.base import PURGED_REV, DatabaseIdentity
+from pillows.errors import RetryableError
+from pillows.feed.base import PURGED_REV, DatabaseIdentity, make_recreated_error
 from pillows.feed.documents.fetcher import DocumentFetcher
 from pillows.feed.source_database import PurgeInfo, SourceDatabase
 from pillows.models import Change, ChangeBatch
@@ -22,7 +22,6 @@ from pillows.models import Change, ChangeBatch
 #: (25 s), since the next one is checked anyway.
 CHECK_SECONDS = 26.0
 
-_RECREATED_REMEDY = "`pillowd checkpoint reset KEY`, or `on_recreated: reload`"
 
 #: Documents looked up with one request.
 PURGED_GROUP = 100
@@ -122,16 +121,13 @@ class IdentityCheck:
 
     def _reject_other(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         if known.contradicts(found):
-            raise RecreatedError(
-                f"The database {self._source.options.database} was created at {found.instance_start_time}; "
-                f"the checkpoint belongs to the one created at {known.instance_start_time}.",
-                remedy=_RECREATED_REMEDY,
+            raise make_recreated_error(
+                self._source.options.database,
+                f"it was created at {found.instance_start_time}, and that of the checkpoint at "
+                f"{known.instance_start_time}.",
             )
         if known.marked and self._source.options.identity_token and not self._source.is_marked():
-            raise RecreatedError(
-                f"The database {self._source.options.database} lacks the identity token.",
-                remedy=_RECREATED_REMEDY,
-            )
+            raise make_recreated_error(self._source.options.database, "it lacks the identity token.")
 
     def _report_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         """Report changes that are no reason to stop. Nodes behind one address may have different uuids."""

@@ -112,7 +112,7 @@ def test_a_recreated_database_is_read_again_or_fails_alone(
             pillow.until_parked(2)
         else:
             pillow.until(lambda: pillow.states() == {"parked": 1, "failed": 1})
-            assert "was created at" in pillow.tail.status_of(f"{databases.prefix}a").reason
+            assert "was recreated" in pillow.tail.status_of(f"{databases.prefix}a").reason
         databases["b"].put("more", n=1)
         pillow.until(lambda: f"{databases.prefix}b:more" in rows(tmp_path))
 

@@ -32,20 +32,20 @@ def test_a_document_may_have_one_of_each_transport() -> None:
     index.note("other", "a", due_at=6.0, change=2)
     index.note("one", "a", due_at=7.0, change=3)
     assert index.transports_of("a") == ("one", "other")
-    assert (index.due, index.changed) == ({("one", "a"): 7.0, ("other", "a"): 6.0}, 3)
+    assert (index.due_at, index.changed) == ({("one", "a"): 7.0, ("other", "a"): 6.0}, 3)
     index.forget("one", "a", change=4)
     assert index.transports_of("a") == ("other",)
     index.forget("other", "a", change=5)
-    assert (index.transports_of("a"), index.transports, index.due, index.changed) == ((), {}, {}, 5)
+    assert (index.transports_of("a"), index.transports, index.due_at, index.changed) == ((), {}, {}, 5)
 
 
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_claimed_one_is_not_handed_out_any_more_once_it_changes(renewed: bool) -> None:
     index = TailIndex()
     index.note("one", "a", due_at=5.0, change=1)
-    index.handed_out["one", "a"] = 5.0
+    index.claimed["one", "a"] = 5.0
     if renewed:
         index.note("one", "a", due_at=9.0, change=2)
     else:
         index.forget("one", "a", change=2)
-    assert index.handed_out == {}
+    assert index.claimed == {}

@@ -114,7 +114,11 @@ def test_what_needs_a_single_daemon_is_refused_beside_kafka(tmp_path: Path, more
     [
         ("databases: 'a*'", "search, index: x", "x.source.databases: is not possible"),
         ("database: a, since: now", "search, index: x", "x.source.since: is not possible"),
-        ("database: cases, join_overlap: 5s", "search, index: x", "x.source.join_overlap: differs from that of"),
+        (
+            "database: cases, join_overlap: 5s",
+            "search, index: x",
+            "x.source.join_overlap: differs from that of",
+        ),
         ("database: cases, page: 500", "search, index: x", "x.source.page: differs from that of `cases`"),
         ("database: a", "file, table: x", "x.transport[0]: `sqlite` does not take a pillow's documents"),
     ],
