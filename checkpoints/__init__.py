@@ -2,10 +2,10 @@
 
 Stores that survive kill -9 and power failures: `CheckpointStore` for the daemon's checkpoints, `POD` (a
 persistent dictionary) and `Tracker` (a persistent to-do list), with tastypy's interface and files. One
-process owns a store. `SharedPOD` and `SharedTracker` let others use it over `ControlServer` and
-`ControlClient`, remote calls on a unix socket that the daemon's commands use as well.
+process owns a store. `SharedPOD` and `SharedTracker` let others use it over `RpcServer` and `RpcClient`,
+remote calls on a unix socket.
 
-Live values, in-place updates and walks are for programs that use POD directly; the daemon does not use them.
+The daemon uses the checkpoint store. All else is for programs that use these stores directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from checkpoints.errors import (
 from checkpoints.finding import Finding
 from checkpoints.maintenance import Repair, check, repair
 from checkpoints.pod.pod import POD
-from checkpoints.rpc.client import ControlClient
-from checkpoints.rpc.server import Connection, ControlServer, TryAgain
+from checkpoints.rpc.client import RpcClient
+from checkpoints.rpc.server import Connection, RpcServer, TryAgain
 from checkpoints.seq import Seq
 from checkpoints.shared.pod import SharedPOD
 from checkpoints.shared.service import export_store
@@ -50,8 +50,6 @@ __all__ = [
     "CheckpointStore",
     "ConfigDigest",
     "Connection",
-    "ControlClient",
-    "ControlServer",
     "DuplicateKeyError",
     "Finding",
     "HistoryEntry",
@@ -63,6 +61,8 @@ __all__ = [
     "ProgressTracker",
     "RemoteError",
     "Repair",
+    "RpcClient",
+    "RpcServer",
     "Seq",
     "SharedPOD",
     "SharedPersistentOrderedDict",

@@ -1,4 +1,4 @@
-"""Call a process that serves a control socket (`checkpoints.rpc.server`)."""
+"""Call a process that serves remote calls (`checkpoints.rpc.server`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RAISED: dict[str, type[Exception]] = {
 }
 
 
-class ControlClient:
+class RpcClient:
     """A server's address, and a connection that opens at the first call.
 
     A client can be pickled, and used after a fork: each process opens its own connection. Threads and
@@ -139,8 +139,8 @@ class ControlClient:
             connection.close()
 
 
-def _client(path: str, timeout_seconds: float) -> ControlClient:
-    return ControlClient(path, timeout_seconds=timeout_seconds)
+def _client(path: str, timeout_seconds: float) -> RpcClient:
+    return RpcClient(path, timeout_seconds=timeout_seconds)
 
 
 def _error(answer: dict[str, Any]) -> Exception:

@@ -1,18 +1,17 @@
-"""The control socket: a process answers calls over a unix socket that only its user may open.
+"""Remote calls: a process answers them over a unix socket that only its user may open.
 
-The process that owns the state serves; other processes call it. Shared stores and the daemon's commands use
-it:
+The process that owns a store serves; other processes call it:
 
-    server = ControlServer("/run/pillowd/control.sock", {"status": status})
+    server = RpcServer("/run/crawler/store.sock", {"status": status})
     server.register("pause", pause)             # at any time, before or after start()
-    server.start()                              # or: with ControlServer(...) as server:
+    server.start()                              # or: with RpcServer(...) as server:
     ...
     server.close()                              # ends every connection, removes the socket
 
     def pause(key: str) -> dict: ...            # called with the client's arguments by keyword;
                                                 # returns what JSON can hold
 
-    client = ControlClient("/run/pillowd/control.sock")      # checkpoints.rpc.client; connects when called
+    client = RpcClient("/run/crawler/store.sock")        # checkpoints.rpc.client; connects when called
     client.call("pause", key="cases")           # returns the handler's result
                                                 # StoreUnavailable: no process answers
 
@@ -63,7 +62,7 @@ class Connection(ExitStack):
     """One client's connection; its callbacks (`ExitStack`) run when the connection ends."""
 
 
-class ControlServer:
+class RpcServer:
     """A server that answers calls on a unix socket.
 
     Args:
@@ -107,7 +106,7 @@ class ControlServer:
         self._listener = unix_socket.listen(self.path)
         self._closed.clear()
         register_for_fork(self)
-        self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._accepting = threading.Thread(target=self._accept, name="rpc", daemon=True)
         self._accepting.start()
 
     def close(self) -> None:
@@ -146,7 +145,7 @@ class ControlServer:
             except OSError as error:
                 if self._listener is not listener:
                     return
-                _log.warning("the control socket cannot accept: %s", error)  # too many open files, say
+                _log.warning("remote calls cannot be accepted: %s", error)  # too many open files, say
                 self._closed.wait(_ACCEPT_SECONDS)
                 continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True)

@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Self
 from checkpoints.pod.atomic_update import PathProxy, apply_update
 from checkpoints.pod.codec import Key, as_key, check_key, decode_key, encode_value, is_key
 from checkpoints.pod.pod import NOTHING, POD, list_pairs
-from checkpoints.rpc.client import ControlClient
-from checkpoints.rpc.server import ControlServer
+from checkpoints.rpc.client import RpcClient
+from checkpoints.rpc.server import RpcServer
 from checkpoints.shared.service import export_store, method_name
 
 SOCKET = ".socket"
@@ -54,14 +54,14 @@ class SharedPOD(MutableMapping[Any, Any]):
         with ExitStack() as stack:
             pod = stack.enter_context(self._kind(path, *args, **settings))
             address = pod.path / SOCKET
-            server = stack.enter_context(ControlServer(address))
+            server = stack.enter_context(RpcServer(address))
             export_store(server, NAME, pod)
             self._reach(address, NAME)
-            self._owned: tuple[ControlServer, POD] | None = (server, pod)
+            self._owned: tuple[RpcServer, POD] | None = (server, pod)
             stack.pop_all()
 
     def _reach(self, address: str | Path, name: str) -> None:
-        self._client = ControlClient(address)
+        self._client = RpcClient(address)
         self._name = name
         self._depth = 0
         self._owned = None

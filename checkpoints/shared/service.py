@@ -1,6 +1,6 @@
-"""The owner's side of shared stores: answer calls for a POD or Tracker on a control socket.
+"""The owner's side of shared stores: answer calls for a POD or Tracker over remote calls.
 
-    with POD("urls.pod") as pod, ControlServer("urls.sock") as server:
+    with POD("urls.pod") as pod, RpcServer("urls.sock") as server:
         share(server, "urls", pod)              # elsewhere: SharedPOD.connect("urls.sock", "urls")
 
 Values are sent as the JSON text that the store keeps anyway. Each operation is atomic. A client that holds
@@ -21,7 +21,7 @@ from checkpoints.pod.atomic_update import apply_update
 from checkpoints.pod.codec import Key, as_key, encode_key
 from checkpoints.pod.pod import POD
 from checkpoints.rpc import framing
-from checkpoints.rpc.server import Connection, ControlServer, TryAgain
+from checkpoints.rpc.server import Connection, RpcServer, TryAgain
 from checkpoints.tracker.tracker import Tracker
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ DIRTY_BYTES = 768 * 1024  # at most as much as one answer about dirty keys holds
 WAIT_SECONDS = 0.5  # a client waits this long for the lock before it must call again
 
 
-def export_store(server: ControlServer, name: str, pod: POD) -> None:
+def export_store(server: RpcServer, name: str, pod: POD) -> None:
     """Answer for a store on `server` under `name`; the caller still owns and closes the store."""
     methods = _POD_METHODS | _TRACKER_METHODS if isinstance(pod, Tracker) else _POD_METHODS
     server.register_session(method_name(name), StoreService(pod, methods).answer)

@@ -257,7 +257,11 @@ TARGETS = (
         "newer version (`stale`), or refused for good (`dead`).",
         {**_TRANSPORT, "result": RESULTS},
     ),
-    _counter("pillowd_written_bytes_total", "JSON size, as read from CouchDB, of the documents settled in a target.", _TRANSPORT),
+    _counter(
+        "pillowd_written_bytes_total",
+        "Size of the documents settled in a target, as CouchDB sent them.",
+        _TRANSPORT,
+    ),
     _gauge("pillowd_in_flight_batches", "Batches that are being written.", _TRANSPORT),
     Metric(
         name="pillowd_batch_duration_seconds",

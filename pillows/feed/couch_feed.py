@@ -279,7 +279,7 @@ class CouchFeed:
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
             except RetryableError as error:
-                yield from self._pause(error, backoff, stop)
+                yield from self._wait_before_retry(error, backoff, stop)
             finally:
                 task.close()
                 identity = self.identity = _keep_purge_seq(task.cursor.identity.identity, purge_seq)
@@ -357,8 +357,10 @@ class CouchFeed:
 
     # --- what the operator sees
 
-    def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
-        """Wait before the next reading, with signs of life."""
+    def _wait_before_retry(
+        self, error: RetryableError, backoff: Backoff, stop: Event
+    ) -> Iterator[ChangeBatch]:
+        """Wait before the feed reconnects, with signs of life. The delays are `Backoff`'s."""
         delay_seconds = backoff.after(error)
         self._failure = str(error)
         self._report_retry(self._failure, backoff.attempts, delay_seconds)

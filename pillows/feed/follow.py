@@ -83,12 +83,12 @@ class Follower:
         while not cursor.stop.is_set():
             asked_at = self._clock.monotonic()
             pending, rows = self._longpoll(cursor) if self._source.longpolls else self._stream(cursor)
-            self._pause(cursor, self._clock.monotonic() - asked_at, rows)
+            self._rest_after_short_response(cursor, self._clock.monotonic() - asked_at, rows)
             too_old = self._clock.monotonic() - began_at > self._get_max_life_seconds()
             if too_old or (pending or 0) > FAR_BEHIND:
                 return
 
-    def _pause(self, cursor: ReadCursor, lasted_seconds: float, rows: int) -> None:
+    def _rest_after_short_response(self, cursor: ReadCursor, lasted_seconds: float, rows: int) -> None:
         """Wait after a short response: a server in maintenance ends each one at once, in good order.
 
         While others write, each has a row or two; still at most one request a second is sent. A longpoll

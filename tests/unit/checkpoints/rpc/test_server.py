@@ -1,4 +1,4 @@
-"""The control socket: calls, errors, frames, stale sockets."""
+"""Remote calls: calls, errors, frames, stale sockets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import threading
 import pytest
 
 from checkpoints import (
-    ControlClient,
-    ControlServer,
     MessageTooLarge,
     RemoteError,
+    RpcClient,
+    RpcServer,
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
@@ -32,13 +32,13 @@ def fail(kind):
 
 @pytest.fixture
 def server(tmp_path):
-    with ControlServer(tmp_path / "s", {"echo": lambda **given: given, "fail": fail}) as server:
+    with RpcServer(tmp_path / "s", {"echo": lambda **given: given, "fail": fail}) as server:
         yield server
 
 
 @pytest.fixture
 def client(server):
-    with ControlClient(server.path) as client:
+    with RpcClient(server.path) as client:
         yield client
 
 
@@ -50,14 +50,14 @@ def test_e5_a_socket_is_reached_however_long_its_path_is(tmp_path):
     folder = tmp_path.joinpath(*["long" * 20] * 3)
     folder.mkdir(parents=True)
     path = folder / "control.sock"
-    with ControlServer(path, {"echo": lambda **given: given}) as server, ControlClient(path) as client:
+    with RpcServer(path, {"echo": lambda **given: given}) as server, RpcClient(path) as client:
         assert client.call("echo", n=1) == {"n": 1}
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with pytest.raises(StoreLocked):
-            ControlServer(path).start()
+            RpcServer(path).start()
         server.close()
         assert not path.exists()
-    with ControlServer(path):  # again, where one was
+    with RpcServer(path):  # again, where one was
         pass
 
 
@@ -66,7 +66,7 @@ def test_e5_a_long_path_costs_no_descriptors(tmp_path):
     folder.mkdir()
     descriptors = set(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        with ControlServer(folder / "s", {"echo": dict}) as server, ControlClient(server.path) as client:
+        with RpcServer(folder / "s", {"echo": dict}) as server, RpcClient(server.path) as client:
             client.call("echo")
     wait_until(lambda: set(os.listdir("/proc/self/fd")) <= descriptors)
 
@@ -121,7 +121,7 @@ def test_a_newer_callers_version_is_refused_by_name(server):
 
 
 def test_the_socket_is_0600_whatever_the_umask(tmp_path):
-    with ControlServer(tmp_path / "s") as server:
+    with RpcServer(tmp_path / "s") as server:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
     assert not server.path.exists()
 
@@ -146,11 +146,11 @@ def test_a_socket_of_another_user_is_named(tmp_path):
 def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))
-    with ControlServer(tmp_path / "s", {"echo": lambda: "new"}) as server:
-        assert ControlClient(server.path).call("echo") == "new"
+    with RpcServer(tmp_path / "s", {"echo": lambda: "new"}) as server:
+        assert RpcClient(server.path).call("echo") == "new"
         with pytest.raises(StoreLocked):
-            ControlServer(tmp_path / "s").start()
-        assert ControlClient(server.path).call("echo") == "new"
+            RpcServer(tmp_path / "s").start()
+        assert RpcClient(server.path).call("echo") == "new"
 
 
 def test_a_question_over_the_limit_is_an_error_and_the_connection_goes_on(client):
@@ -206,7 +206,7 @@ def test_a_client_cut_off_within_a_message_harms_nobody(server, client):
 
 def test_nobody_there_is_said_at_once(tmp_path):
     with pytest.raises(StoreUnavailable, match="nobody answers"):
-        ControlClient(tmp_path / "nobody").call("echo")
+        RpcClient(tmp_path / "nobody").call("echo")
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path):
@@ -214,16 +214,16 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
         mute.bind(str(tmp_path / "s"))
         mute.listen()
         with pytest.raises(StoreUnavailable):
-            ControlClient(tmp_path / "s", timeout_seconds=0.05).call("echo")
+            RpcClient(tmp_path / "s", timeout_seconds=0.05).call("echo")
 
 
 def test_a_closed_server_ends_its_connections_and_a_new_one_is_found(tmp_path):
-    client = ControlClient(tmp_path / "s")
-    with ControlServer(tmp_path / "s", {"echo": lambda: 1}):
+    client = RpcClient(tmp_path / "s")
+    with RpcServer(tmp_path / "s", {"echo": lambda: 1}):
         assert client.call("echo") == 1
     with pytest.raises(StoreUnavailable):
         client.call("echo")
-    with ControlServer(tmp_path / "s", {"echo": lambda: 2}):
+    with RpcServer(tmp_path / "s", {"echo": lambda: 2}):
         assert client.call("echo") == 2
 
 
@@ -240,7 +240,7 @@ def test_a_client_can_be_pickled(client):
 def test_what_a_session_holds_is_undone_when_its_client_goes(server):
     undone = threading.Event()
     server.register_session("hold", lambda session: session.callback(undone.set) and None)
-    with ControlClient(server.path) as client:
+    with RpcClient(server.path) as client:
         client.call("hold")
         assert not undone.is_set()
     assert undone.wait(60)
@@ -250,9 +250,9 @@ def test_clients_are_served_side_by_side(server):
     """A handler that blocks holds up its own client only."""
     release = threading.Event()
     server.register("wait", lambda: release.wait(60))
-    blocked = threading.Thread(target=lambda: ControlClient(server.path).call("wait"))
+    blocked = threading.Thread(target=lambda: RpcClient(server.path).call("wait"))
     blocked.start()
-    assert ControlClient(server.path).call("echo") == {}
+    assert RpcClient(server.path).call("echo") == {}
     release.set()
     blocked.join(60)
     assert not blocked.is_alive()
@@ -269,10 +269,10 @@ def test_a_server_that_cannot_accept_for_a_while_goes_on(server, monkeypatch, ca
         return connection
 
     monkeypatch.setattr(socket.socket, "accept", failing)
-    with ControlClient(server.path) as first, contextlib.suppress(StoreUnavailable):
+    with RpcClient(server.path) as first, contextlib.suppress(StoreUnavailable):
         first.call("echo")  # served before the fault took effect, or cut off by it
-    with ControlClient(server.path) as second, contextlib.suppress(StoreUnavailable):
+    with RpcClient(server.path) as second, contextlib.suppress(StoreUnavailable):
         second.call("echo")
-    with ControlClient(server.path) as third:
+    with RpcClient(server.path) as third:
         assert third.call("echo", n=1) == {"n": 1}
     assert "Too many open files" in caplog.text

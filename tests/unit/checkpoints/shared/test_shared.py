@@ -21,9 +21,9 @@ from checkpoints import (
     Checkpoint,
     CheckpointMoved,
     CheckpointStore,
-    ControlClient,
-    ControlServer,
     MessageTooLarge,
+    RpcClient,
+    RpcServer,
     Seq,
     SharedPersistentOrderedDict,
     SharedPOD,
@@ -263,7 +263,7 @@ if __name__ == "__main__":
 
 def test_a_write_is_answered_when_it_was_applied_and_a_sync_when_it_is_on_disk(tmp_path, closing, slow_disk):
     pod = closing(POD(tmp_path / "x", sync_interval=None))
-    server = closing(ControlServer(tmp_path / "s"))
+    server = closing(RpcServer(tmp_path / "s"))
     export_store(server, "x", pod)
     shared = closing(SharedPOD.connect(tmp_path / "s", "x"))
     shared["a"] = 1
@@ -300,7 +300,7 @@ while True:
 
 def test_a_client_gets_what_the_owner_gets(tmp_path, closing):
     tracker = closing(Tracker(tmp_path / "x", max_tries=2))
-    server = closing(ControlServer(tmp_path / "s"))
+    server = closing(RpcServer(tmp_path / "s"))
     export_store(server, "x", tracker)
     shared = closing(SharedTracker.connect(tmp_path / "s", "x"))
     tracker.add_many([("a", 1), "b", "c", 7])
@@ -345,9 +345,9 @@ def test_dirty_keys_are_told_however_many(tmp_path, closing):
 
 def test_what_is_one_step_is_one_message(shared, monkeypatch):
     asked = []
-    call = ControlClient.call
+    call = RpcClient.call
     monkeypatch.setattr(
-        ControlClient,
+        RpcClient,
         "call",
         lambda self, name, **arguments: (asked.append(arguments["method"]), call(self, name, **arguments))[1],
     )
@@ -438,7 +438,7 @@ shared.close()
 
 
 def test_two_stores_have_locks_of_their_own(tmp_path, closing):
-    server = closing(ControlServer(tmp_path / "s"))
+    server = closing(RpcServer(tmp_path / "s"))
     for name in ("one", "other"):
         export_store(server, name, closing(POD(tmp_path / name)))
     one, other = (closing(SharedPOD.connect(tmp_path / "s", name)) for name in ("one", "other"))
@@ -476,11 +476,11 @@ def test_an_operators_edit_from_another_process_is_noticed_by_the_running_pillow
             TailKey(pillow, source), lambda present: replace(present, seq=Seq.of(seq))
         ).to_json()
 
-    server = closing(ControlServer(tmp_path / "s", {"checkpoint.set": set_seq}))
+    server = closing(RpcServer(tmp_path / "s", {"checkpoint.set": set_seq}))
     script = """
 import sys
-from checkpoints import ControlClient
-print(ControlClient(sys.argv[1]).call("checkpoint.set", pillow="cases", source="couch/cases", seq="3-y"))
+from checkpoints import RpcClient
+print(RpcClient(sys.argv[1]).call("checkpoint.set", pillow="cases", source="couch/cases", seq="3-y"))
 """
     edited = gevent.spawn(run, script, server.path).get()
     assert "'seq': '3-y', 'generation': 1" in edited
@@ -511,11 +511,11 @@ def test_a_value_over_the_limit_is_not_taken_out_and_lost(shared, tmp_path, clos
 
 
 def test_a_call_to_a_store_that_is_not_shared_is_an_error(tmp_path, closing):
-    server = closing(ControlServer(tmp_path / "s"))
+    server = closing(RpcServer(tmp_path / "s"))
     with pytest.raises(StoreError, match="no call 'store nothing'"):
         SharedPOD.connect(server.path, "nothing")["a"]
     export_store(server, "x", closing(POD(tmp_path / "x")))
-    with ControlClient(server.path) as client, pytest.raises(StoreError, match="no method 'rm'"):
+    with RpcClient(server.path) as client, pytest.raises(StoreError, match="no method 'rm'"):
         client.call("store x", method="rm", arguments=[])
 
 
