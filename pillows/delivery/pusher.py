@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from pillows.clock import Clock
+from pillows.delivery.backends import GreenletBackend
 from pillows.delivery.batcher import Batcher, BatchOptions
 from pillows.errors import StoppedError
-from pillows.standalone.backends import GreenletBackend
 from pillows.user_code import confine
 
 Item = TypeVar("Item")

@@ -23,7 +23,7 @@ from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.models import Batch, Change, ChangeBatch
 from pillows.pillow import ItemPusher, Pipeline
-from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailProgress, is_transactional
+from pillows.progress.checkpointer import Checkpointer, TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime.document_sender import DocumentSender
@@ -189,9 +189,7 @@ class TailRun:
     def _build_checkpointer(self, checkpoint: Checkpoint) -> Checkpointer:
         options, services = self._settings.checkpoints, self._services
         if self._is_transactional:  # its checkpoint counts: the copy in the store only follows the clock
-            options = CheckpointOptions.model_construct(
-                interval=options.interval, max_uncheckpointed=sys.maxsize
-            )
+            options = options.model_copy(update={"max_uncheckpointed": sys.maxsize})
         return Checkpointer(
             services.store,
             self._settings.key,

@@ -27,13 +27,13 @@ from typing import Any, Self
 from checkpoints import TailKey
 from checkpoints.files.fork_safety import register_for_fork
 from pillows.clock import Clock, SystemClock
+from pillows.delivery.backends import get_backend, is_patched
 from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
-from pillows.standalone.backends import get_backend, is_patched
 from pillows.standalone.bulk_couch import CouchBulkWriter
 from pillows.standalone.bulk_models import BulkDocument, BulkOptions, BulkOutcome
 

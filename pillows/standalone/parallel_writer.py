@@ -16,8 +16,8 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
 
+from pillows.delivery.backends import is_patched
 from pillows.errors import PillowError
-from pillows.standalone.backends import is_patched
 from pillows.standalone.parallel_calls import GreenletCalls, ThreadCalls
 
 #: Methods whose results differ between files that are equal.
