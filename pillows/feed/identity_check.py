@@ -123,7 +123,7 @@ class IdentityCheck:
         if known.contradicts(found):
             raise make_recreated_error(
                 self._source.options.database,
-                f"it was created at {found.instance_start_time}, and that of the checkpoint at "
+                f"it was created at {found.instance_start_time}, and that of the checkpoint was created at "
                 f"{known.instance_start_time}.",
             )
         if known.marked and self._source.options.identity_token and not self._source.is_marked():
