@@ -10,10 +10,14 @@ CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("pillowd nee
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Set up and show the whole path on this machine (SERVE=1 keeps it up)
 	$(BIN)/python -m tests.demo $(if $(SERVE),--serve)
+
+demo-cluster: $(VENV)/.dev ## Show two daemons that share the work over Kafka, and kill one of them
+	@$(BIN)/python -m tests.servers install couchdb postgres kafka
+	$(BIN)/python -m tests.demo --cluster
 
 test: machine ## Set up and run all tests, with real servers
 	@$(MAKE) --no-print-directory dev
@@ -128,4 +132,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help coverage docs-links deb release image demo mutants test machine proof soak chaos fuzz bench bench-peers trace lint types format docs schema man install setup dev lock
+.PHONY: help coverage docs-links deb release image demo demo-cluster mutants test machine proof soak chaos fuzz bench bench-peers trace lint types format docs schema man install setup dev lock

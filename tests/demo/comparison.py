@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,25 @@ def compare(documents: Mapping[str, Document], database: Path, lines: Path) -> l
         return [("clinic.sqlite", "")]
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            stored = {table: _read(connection, table) for table in _EXPECTED}
+            found = compare_tables(documents, lambda query: connection.execute(query).fetchall())
     except sqlite3.OperationalError as error:  # the tables are not there yet
         return [(str(error), "")]
-    found = [
+    return found + _compare_lines(documents, lines)
+
+
+def compare_tables(
+    documents: Mapping[str, Document], read: Callable[[str], Sequence[tuple[Any, ...]]]
+) -> list[Difference]:
+    """Return what is missing, stale or unexpected in the tables.
+
+    Args:
+        documents: the live documents of the source, by id.
+        read: returns the rows of a query.
+    """
+    stored = {table: Counter(read(query)) for table, (_, query) in _EXPECTED.items()}
+    return [
         (table, str(row[0])) for table in _EXPECTED for row in _difference(documents, table, stored[table])
     ]
-    return found + _compare_lines(documents, lines)
 
 
 def _patients(document: Document) -> list[tuple[Any, ...]]:
@@ -65,10 +77,6 @@ _EXPECTED = {
     "visits": (_visits, "select _id, _rev, patient_id, visited_on, reason, weight_kg from visits"),
     "prescriptions": (_prescriptions, "select _id, _row, drug, days from prescriptions"),
 }
-
-
-def _read(connection: sqlite3.Connection, table: str) -> Counter[tuple[Any, ...]]:
-    return Counter(connection.execute(_EXPECTED[table][1]).fetchall())
 
 
 def _difference(

@@ -7,7 +7,6 @@ that target and source are equal at the end.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -29,22 +28,16 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from checkpoints import StoreError
-from daemon.http.client import HttpClient
-from tests.demo import data
+from tests.demo import clinic, data
 from tests.demo.comparison import Difference, compare
+from tests.demo.daemon import ROOT, STEP_SECONDS, Daemon, DemoError
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.process import free_port
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "demo" / "demo.yaml"
-DATABASE = "clinic"
-PASSWORD = "s3cret"
 PILLOWS = ("patients", "visits", "archive")
 
-#: How long one step may take: a busy machine needs a few seconds.
-STEP_SECONDS = 120.0
 POLL_SECONDS = 0.1
 #: What ends the demo: Ctrl-C, SIGTERM, a terminal that is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -63,10 +56,6 @@ def find_port() -> int:
         except OSError:
             return free_port()
     return PORT
-
-
-class DemoError(Exception):
-    """A step of the demo failed."""
 
 
 class Interrupted(BaseException):
@@ -102,12 +91,12 @@ class Demo:
         self.folder = folder
         self.console = console
         self.port = find_port()
-        self.environment = os.environ | {
+        self.environment = {
             "PILLOWD_DEMO_DIR": str(folder),
             "PILLOWD_DEMO_PORT": str(self.port),
             "PYTHONUNBUFFERED": "1",
         }
-        self.daemon: subprocess.Popen[bytes] | None = None
+        self.daemon: Daemon | None = None
         self.couch: Any = None
         self.serving = False
         self.taken: dict[str, int] = {}
@@ -153,31 +142,21 @@ class Demo:
     @contextmanager
     def _source(self) -> Iterator[Any]:
         self._print("Starting a CouchDB-protocol server")
-        with CouchDB(data_dir=self.folder / "couchdb", admin=f"admin:{PASSWORD}") as server:
-            self.environment |= {"PILLOWD_DEMO_COUCHDB": server.url, "PILLOWD_DEMO_PASSWORD": PASSWORD}
-            yield CouchDatabase(server.url, DATABASE, auth=server.auth).create()
+        with CouchDB(data_dir=self.folder / "couchdb", admin=f"admin:{clinic.PASSWORD}") as server:
+            self.environment |= {
+                "PILLOWD_DEMO_COUCHDB": server.url,
+                "PILLOWD_DEMO_PASSWORD": clinic.PASSWORD,
+            }
+            yield CouchDatabase(server.url, clinic.DATABASE, auth=server.auth).create()
 
     def _load(self) -> None:
         documents = data.documents()
-        rows = self.couch.bulk(documents)
-        revs = {row["id"]: row["rev"] for row in rows}
-        present = [document | {"_rev": revs[document["_id"]]} for document in documents]
-        self.couch.bulk(data.conflicts(present, seed=3, count=60), new_edits=False)
-        self.couch.bulk(data.edits(present, seed=1, share=0.1))
+        clinic.fill(self.couch, documents)
         self._print(f"Loaded {len(documents):,} documents, with updates, deletions and conflicts")
 
     def _start_daemon(self) -> None:
-        log = (self.folder / "pillowd.log").open("ab")
-        command = [sys.executable, "-m", "daemon", "run", "--all", "--config", str(CONFIG)]
-        self.daemon = subprocess.Popen(
-            command,
-            env=self.environment,
-            stderr=log,
-            stdout=log,
-            cwd=ROOT,
-            start_new_session=True,  # Ctrl-C at a terminal is for us: we stop it in order
-        )
-        log.close()
+        self.daemon = Daemon(self.folder, CONFIG, self.environment)
+        self.daemon.start()
         self._print(f"pillowd runs as pid {self.daemon.pid} with {CONFIG.relative_to(ROOT)}")
 
     def _catch_up(self, title: str, expected: int) -> None:
@@ -187,7 +166,7 @@ class Demo:
             bars = {name: progress.add_task(name, total=expected) for name in PILLOWS}
 
             def arrived() -> bool:
-                tails = self._statuses()
+                tails = self._running_daemon().statuses()
                 for tail in tails:
                     taken = tail["changes"] - self.taken.get(tail["pillow"], 0)
                     progress.update(bars[tail["pillow"]], completed=min(expected, taken))
@@ -200,21 +179,19 @@ class Demo:
         self.taken = self.now
 
     def _change(self, *, seed: int, share: float) -> int:
-        present = list(self.couch.documents().values())
-        rows = self.couch.bulk(data.edits(present, seed=seed, share=share))
-        self._print(f"Changed {len(rows)} documents in CouchDB")
-        return len(rows)
+        changed = clinic.change(self.couch, seed=seed, share=share)
+        self._print(f"Changed {changed} documents in CouchDB")
+        return changed
 
     def _crash(self) -> None:
         """Kill the daemon, change documents, and start it again."""
         daemon = self._running_daemon()
-        daemon.send_signal(signal.SIGKILL)
-        daemon.wait()
+        daemon.kill()
         self._print(f"Killed pillowd (pid {daemon.pid}) with SIGKILL")
         changed = self._change(seed=4, share=0.03)
         self._start_daemon()
         self._catch_up("resuming", changed)
-        resumed = (self.folder / "pillowd.log").read_text(errors="replace").count("tail.resumed")
+        resumed = daemon.log.read_text(errors="replace").count("tail.resumed")
         if resumed < len(PILLOWS):
             raise DemoError("A pillow did not resume from its checkpoint")
         self._print(f"All {len(PILLOWS)} pillows resumed from their checkpoints")
@@ -261,39 +238,24 @@ class Demo:
         """Return the number of rows in the feed: one for each document, deleted ones included."""
         return len(self.couch.changes(feed="normal")["results"])
 
-    def _statuses(self) -> list[dict[str, Any]]:
-        client = HttpClient(self.folder / "admin.sock", timeout_seconds=5)
-        try:
-            tails: list[dict[str, Any]] = client.call("list_pillows")["pillows"]
-        except StoreError:
-            return []  # it is still starting
-        return tails
-
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + STEP_SECONDS
         while not condition():
-            code = self._running_daemon().poll()
-            if code is not None:
-                raise DemoError(f"pillowd ended with exit code {code} while {what}; see its log")
+            self._running_daemon().expect_running(what)
             if time.monotonic() > deadline:
                 raise DemoError(
                     f"{what} took longer than {STEP_SECONDS:.0f} s; see {self.folder}/pillowd.log"
                 )
             time.sleep(POLL_SECONDS)
 
-    def _running_daemon(self) -> subprocess.Popen[bytes]:
+    def _running_daemon(self) -> Daemon:
         if self.daemon is None:
             raise DemoError("pillowd was not started")
         return self.daemon
 
     def _stop_daemon(self) -> None:
-        if self.daemon is not None and self.daemon.poll() is None:
-            self.daemon.terminate()
-            try:
-                self.daemon.wait(timeout=STEP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.daemon.kill()
-                self.daemon.wait()
+        if self.daemon is not None:
+            self.daemon.stop()
 
     def _print_files(self, *, serve: bool) -> None:
         self.console.print(f"\nEverything is in [bold]{self.folder}[/]:")
