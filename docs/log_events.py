@@ -119,6 +119,7 @@ MEANINGS = {
     "http.certificate_refused": "A renewed certificate cannot be used; the former one is.",
     "http.not_listening": "An address of the HTTP API cannot be used.",
     "hub.blocked": "Something kept all pillows waiting; the traceback shows what.",
+    "kafka.copies": "The loss of one broker may lose what the cluster has acknowledged.",
     "kafka.waiting": "No broker answers, so the daemon waits with everything.",
     "offset.not_noted": "That a partition has an offset could not be noted; the next checkpoint tries again.",
     "operator.act": "An operator's act begins.",

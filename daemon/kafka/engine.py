@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from daemon.config.models import Config
 from daemon.kafka.letters import Letters
@@ -21,10 +22,13 @@ from daemon.supervision.supervisor import Supervisor
 from pillows.change_topics.names import ServiceTopics
 from pillows.clock import Clock
 from pillows.kafka.consumer import Consumer
+from pillows.kafka.durability import find_weakness
 from pillows.kafka.group import Group, Listener
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
-from pillows.kafka.topics import create
+from pillows.kafka.topics import create, describe
+
+_log = structlog.get_logger("pillowd.kafka")
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -92,6 +96,8 @@ def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock)
     options, topics = find_service(config)
     create(options, topics.describe())
     producer = stack.enter_context(closing(Producer(options)))
+    if weakness := find_weakness(options, describe(producer), topics.positions):
+        _log.warning("kafka.copies", reason=weakness)
     control = stack.enter_context(closing(ServiceControl(options, topics.control, producer)))
     statuses = stack.enter_context(closing(ServiceStatus(options, topics.status, producer, clock)))
     letters = stack.enter_context(closing(Letters(options, topics)))

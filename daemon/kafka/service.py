@@ -7,6 +7,7 @@ from contextlib import closing
 from daemon.config.models import Config
 from pillows.change_topics.names import ServiceTopics
 from pillows.errors import ConfigError
+from pillows.kafka.durability import find_weakness
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
 from pillows.kafka.topics import describe
@@ -37,4 +38,7 @@ def describe_cluster(config: Config) -> str:
     with closing(Producer(options)) as producer:
         found = describe(producer)
     ours = [name for name in found.partitions if name.startswith(f"pillowd.{topics.service}.")]
-    return f"Kafka answers with {found.brokers} brokers; it has {len(ours)} topics of the service"
+    text = f"Kafka answers with {found.brokers} brokers; it has {len(ours)} topics of the service"
+    if topics.positions in found.partitions and (weakness := find_weakness(options, found, topics.positions)):
+        return f"warning: {text}; {weakness}"
+    return text

@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
@@ -35,10 +36,12 @@ class ClusterDescription:
     Attributes:
         brokers: their number.
         partitions: topic -> its number of partitions; without topics that do not exist.
+        copies: topic -> how many brokers keep each of its records; the least of its partitions.
     """
 
     brokers: int
     partitions: Mapping[str, int]
+    copies: Mapping[str, int]
 
 
 def describe(producer: Producer) -> ClusterDescription:
@@ -48,8 +51,15 @@ def describe(producer: Producer) -> ClusterDescription:
         PillowError: see `Producer.send`.
     """
     found: ClusterMetadata = producer.call(lambda library, seconds: library.list_topics(timeout=seconds))
-    partitions = {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
-    return ClusterDescription(brokers=len(found.brokers), partitions=partitions)
+    known = {name: topic.partitions for name, topic in found.topics.items() if topic.error is None}
+    return ClusterDescription(
+        brokers=len(found.brokers),
+        partitions={name: len(partitions) for name, partitions in known.items()},
+        copies={
+            name: min((len(each.replicas) for each in partitions.values()), default=0)
+            for name, partitions in known.items()
+        },
+    )
 
 
 def create(options: KafkaConnection, missing: Sequence[Topic]) -> None:
@@ -80,7 +90,22 @@ def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]
         _administer(options, lambda admin: admin.create_partitions(short, **_IN_TIME))
 
 
-def _administer(options: KafkaConnection, ask: Callable[[AdminClient], Mapping[str, Future[Any]]]) -> None:
+def find_setting(options: KafkaConnection, topic: str, name: str) -> str | None:
+    """Return a setting of a topic, the brokers' default included; None if there is none of this name.
+
+    Raises:
+        AccessError: we may not read settings.
+        PillowError: the brokers can't be asked.
+    """
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    (found,) = _administer(options, lambda admin: admin.describe_configs([resource], **_IN_TIME))
+    return found[name].value if name in found else None
+
+
+def _administer(
+    options: KafkaConnection, ask: Callable[[AdminClient], Mapping[Any, Future[Any]]]
+) -> list[Any]:
+    """Return the answers to what an administrator asks; None for what somebody else has done meanwhile."""
     try:
         admin = SerialWorker().run(AdminClient, make_settings(options))
     except KafkaException as error:
@@ -90,15 +115,19 @@ def _administer(options: KafkaConnection, ask: Callable[[AdminClient], Mapping[s
     # `result` of a future would wait on a lock that gevent knows, for a thread that it does not.
     while not all(future.done() for future in futures.values()):
         if time.monotonic() > until:
-            raise RetryableError("Kafka did not say whether the topics were changed.")
+            raise RetryableError("Kafka did not answer an administrator in time.")
         gevent.sleep(0.01)
-    for future in futures.values():
-        try:
-            future.result(0)
-        except KafkaException as error:
-            failure = to_failure(error.args[0])
-            if failure.name not in _DONE_MEANWHILE:
-                raise to_error(failure, options.servers) from error
+    return [_get_answer(future, options) for future in futures.values()]
+
+
+def _get_answer(future: Future[Any], options: KafkaConnection) -> Any:
+    try:
+        return future.result(0)
+    except KafkaException as error:
+        failure = to_failure(error.args[0])
+        if failure.name in _DONE_MEANWHILE:
+            return None
+        raise to_error(failure, options.servers) from error
 
 
 def _to_new_topic(topic: Topic) -> NewTopic:

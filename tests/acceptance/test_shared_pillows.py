@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 import shutil
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,12 +18,19 @@ from confluent_kafka.cimpl import NewPartitions
 
 from pillows.change_topics.names import ServiceTopics
 from tests.acceptance import stores
-from tests.acceptance.process import Pillowd
+from tests.acceptance.shared_service import (
+    MakeDaemon,
+    Service,
+    Writer,
+    equal,
+    latest_lines,
+    make_for,
+    pillows_of,
+    reason,
+)
 from tests.acceptance.world import World, live, statuses
 from tests.servers.kafka import Kafka
 from tests.support.waiting import wait_until
-
-MakeDaemon = Callable[..., Pillowd]
 
 ODD = """
 def rows(document):
@@ -44,91 +47,7 @@ def service(kafka_prefix: str) -> str:
 
 @pytest.fixture
 def make_daemon(world: World, kafka: str, service: str) -> MakeDaemon:
-    """Makes daemons of one service, each with a state directory of its own, as on machines of their own."""
-    world.connections["bus"] = {"type": "kafka", "servers": [kafka]}
-
-    def make(pillows: dict[str, Any], **more: Any) -> Pillowd:
-        coordination = {"type": "kafka", "connection": "bus", "service": service, "partitions": 4, **more}
-        return world.pillowd(pillows, coordination=coordination)
-
-    return make
-
-
-def pillows_of(world: World) -> dict[str, Any]:
-    pillow = world.pillow("cases", "elasticsearch", "postgres")
-    pillow["transport"][0]["deletes"] = "tombstone"
-    return {"cases": pillow}
-
-
-def reason(daemon: Pillowd) -> str:
-    return str(statuses(daemon).get("cases", {}).get("reason", ""))
-
-
-def equal(world: World, *targets: str) -> bool:
-    return world.differences("cases", *(targets or ("postgres", "elasticsearch"))) == {}
-
-
-class Writer:
-    """Writes, edits, deletes and conflicts documents."""
-
-    def __init__(self, world: World, seed: int) -> None:
-        self._couch = world.couch
-        self._chance = random.Random(seed)
-        self._next = 0
-
-    def write(self, count: int) -> None:
-        """Writes some documents, in one round of each kind."""
-        chance, couch = self._chance, self._couch
-        couch.bulk({"_id": f"d{number}", "n": number} for number in range(self._next, self._next + count))
-        self._next += count
-        known = chance.sample(range(self._next), min(self._next, count // 2))
-        for number in known:
-            id = f"d{number}"
-            match chance.randrange(3):
-                case 0:
-                    couch.put(id, {"n": -number})
-                case 1:
-                    couch.leaf(id, f"9-{chance.randrange(16**8):08x}", "8-aa", conflict=True)
-                case _ if couch.session.get(f"{couch.url}/{id}", timeout=60).ok:
-                    couch.delete(id)
-
-    def write_until(self, holds: Callable[[], object], *, seconds: float = 90.0) -> float:
-        """Writes until something holds; returns the seconds."""
-        began = time.monotonic()
-        while not holds():
-            assert time.monotonic() - began < seconds
-            self.write(10)
-        return time.monotonic() - began
-
-
-class Service:
-    """Three daemons of one service."""
-
-    def __init__(self, make: MakeDaemon, pillows: dict[str, Any]) -> None:
-        self.daemons = [make(pillows) for _ in range(3)]
-        self.running = list[Pillowd]()
-
-    def counts(self) -> list[int]:
-        """How many partitions each running daemon has."""
-        found = [re.match(r"(\d+) of \d+ partitions here", reason(each)) for each in self.running]
-        return [int(each[1]) if each else -1 for each in found]
-
-    def start(self, daemon: Pillowd) -> None:
-        daemon.start()
-        self.running.append(daemon)
-
-    def until_shared(self) -> float:
-        """Waits until every partition has a tail, evenly. Returns the seconds."""
-        began = time.monotonic()
-        wait_until(self.is_even, seconds=90, explain=lambda: str(self.counts()))
-        return time.monotonic() - began
-
-    def is_even(self) -> bool:
-        counts = self.counts()
-        return sum(counts) == 4 and max(counts) - min(counts) <= 1
-
-    def stop(self) -> None:
-        assert [each.stop() for each in self.running] == [0] * len(self.running)
+    return make_for(world, [kafka], service)
 
 
 def test_a_daemon_joins_is_killed_and_comes_back_in_its_place_while_somebody_writes(
@@ -138,6 +57,8 @@ def test_a_daemon_joins_is_killed_and_comes_back_in_its_place_while_somebody_wri
     first, second, _ = service.daemons
     service.start(first)
     first.wait_for(service.is_even)
+    (told,) = first.events("kafka.copies")
+    assert "default.replication.factor=3" in told["reason"], "the tests' broker is alone"
     service.start(second)
     writer = Writer(world, seed=19)
     joined = writer.write_until(service.is_even)
@@ -156,17 +77,12 @@ def test_many_rebalances_lose_nothing(
 ) -> None:
     """Joins, stops, kills, hangs and restarts of the broker under writes, into three targets."""
     broker = kafka_server()
-    world.connections["bus"] = {"type": "kafka", "servers": [broker.where]}
     world.connections["files"] = {"type": "jsonl", "folder": str(world.folder / "files")}
     (world.folder / "files").mkdir()
     pillows = pillows_of(world)
     pillows["cases"]["transport"].append({"connection": "files", "file": "cases.jsonl"})
 
-    def make(made: dict[str, Any]) -> Pillowd:
-        coordination = {"type": "kafka", "connection": "bus", "service": service, "partitions": 4}
-        return world.pillowd(made, coordination=coordination)
-
-    crowd = Service(make, pillows)
+    crowd = Service(make_for(world, [broker.where], service), pillows)
     crowd.start(crowd.daemons[0])
     crowd.until_shared()
     chance = random.Random(19)
@@ -215,20 +131,6 @@ def test_many_rebalances_lose_nothing(
     crowd.stop()
 
 
-def latest_lines(folder: Path) -> dict[str, Any]:
-    """The documents that the newest lines of all files leave, by id."""
-    lines = [json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
-    newest: dict[str, Any] = {}
-    for line in lines:
-        if line["_id"] not in newest or line["_version"] >= newest[line["_id"]]["_version"]:
-            newest[line["_id"]] = line
-    return {
-        id: {name: value for name, value in line["doc"].items() if name not in ("_id", "_rev")}
-        for id, line in newest.items()
-        if "doc" in line
-    }
-
-
 @pytest.mark.proof
 def test_a_pause_and_a_reset_count_for_all_daemons(world: World, make_daemon: MakeDaemon) -> None:
     service = Service(make_daemon, pillows_of(world))
@@ -236,6 +138,7 @@ def test_a_pause_and_a_reset_count_for_all_daemons(world: World, make_daemon: Ma
     service.start(first)
     service.start(second)
     service.until_shared()
+    assert "each record has one copy" in str(first.ask_here("check", "--connect")["connections"])
     world.fill(50)
     wait_until(lambda: equal(world))
     # Each tells of the whole service, of the others a few seconds late.

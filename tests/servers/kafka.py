@@ -52,6 +52,7 @@ class Kafka(Server):
         protocol: of its clients: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
         advertised: the port that clients are told to use, such as a proxy's; its own if None.
         settings: broker settings, e.g. ``{"num.partitions": "3"}``.
+        controller_port: where it listens for other controllers; a free port if None.
     """
 
     name = "kafka"
@@ -64,9 +65,10 @@ class Kafka(Server):
         protocol: str = "PLAINTEXT",
         advertised: int | None = None,
         settings: Mapping[str, str] | None = None,
+        controller_port: int | None = None,
     ) -> None:
         super().__init__(data_dir=data_dir, port=port)
-        self._controller_port = free_port()
+        self._controller_port = controller_port or free_port()
         self._protocol = protocol
         self.advertised = advertised
         self._settings = dict(settings or {})
@@ -125,3 +127,24 @@ class Kafka(Server):
     def _java(self) -> list[str | Path]:
         quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         return [*java_command(HEAP), quiet, "-cp", str(self.home() / "lib" / "*")]
+
+
+def make_brokers(count: int = 3) -> list[Kafka]:
+    """Returns the brokers of one cluster, to be started at the same time: one alone never answers.
+
+    Each record has as many copies as there are brokers, and is acknowledged by all but one.
+    """
+    ports = [free_port() for _ in range(count)]
+    copies, needed = str(count), str(count - 1)
+    settings = {
+        "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(ports, 1)),
+        "default.replication.factor": copies,
+        "min.insync.replicas": needed,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": needed,
+    }
+    return [
+        Kafka(controller_port=port, settings={**settings, "node.id": str(number)})
+        for number, port in enumerate(ports, 1)
+    ]

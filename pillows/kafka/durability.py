@@ -1,0 +1,50 @@
+"""Whether what a cluster has acknowledged survives the loss of a broker.
+
+pillowd sends with `acks=all`, which means all copies that are up. With `min.insync.replicas=1` one is enough,
+and then `acks=all` promises no more than `acks=1` does.
+"""
+
+from __future__ import annotations
+
+from pillows.errors import AccessError
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.topics import ClusterDescription, find_setting
+
+
+def find_weakness(options: KafkaConnection, cluster: ClusterDescription, topic: str) -> str:
+    """Return what of a topic is lost with one broker, and the remedy; "" if nothing is, or we may not know.
+
+    Args:
+        options: the cluster.
+        cluster: what it says of itself.
+        topic: one that exists.
+
+    Raises:
+        PillowError: the brokers can't be asked.
+    """
+    try:
+        needed = find_setting(options, topic, "min.insync.replicas")
+    except AccessError:  # "DescribeConfigs" is a permission of its own, which nothing else needs
+        return ""
+    return "" if needed is None else describe_weakness(cluster.copies[topic], int(needed))
+
+
+def describe_weakness(copies: int, needed: int) -> str:
+    """Return why acknowledged records may be lost with one broker, and the remedy; "" if they are not.
+
+    Args:
+        copies: brokers that keep each record.
+        needed: `min.insync.replicas`: copies that must be there for a record to be acknowledged.
+    """
+    if copies < 2:
+        return (
+            "each record has one copy, so the loss of a broker's disk loses positions and dead letters; with "
+            "three brokers set `default.replication.factor=3` and `min.insync.replicas=2` there before the "
+            "topics are created"
+        )
+    if needed < 2:
+        return (
+            f"one of {copies} copies is enough to acknowledge a record (`min.insync.replicas={needed}`), so "
+            "the loss of a broker may lose acknowledged ones; set `min.insync.replicas=2` for the topics"
+        )
+    return ""
