@@ -117,6 +117,7 @@ def open_parts(
     verification = rebuilder = None
     if services.engine is not None:
         services.engine.follow_pauses(supervisor, state.pauses)
+        _take_backfills(stack, state, services, supervisor, lambda: reloader.config)
         _open_readers(stack, services, services.engine, lambda: reloader.config)
     elif source.path is not None:
         verification = VerifyRunner(
@@ -146,6 +147,22 @@ def open_parts(
         reloader=reloader,
         verification=verification,
         rebuilder=rebuilder,
+    )
+
+
+def _take_backfills(
+    stack: ExitStack,
+    state: StateDir,
+    services: Services,
+    supervisor: Supervisor,
+    get_config: Callable[[], Config],
+) -> None:
+    """Run backfills beside the pillows, which other daemons run, too, until the stack is closed."""
+    from daemon.assembly.partitions import run_shared_backfills  # noqa: PLC0415 - needs Kafka's client
+
+    stack.callback(state.backfills.close)
+    state.backfills.take_over(
+        lambda key: run_shared_backfills(get_config(), services, key, state.backfills), supervisor.keys
     )
 
 

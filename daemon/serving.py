@@ -59,10 +59,12 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
     opened += stack.enter_context(listeners.open(parts.reloader.config.daemon))
 
 
-def _make_repair(parts: Parts) -> Callable[[TailKey, Sequence[str]], None] | None:
-    """Return what sends documents of a stopped tail again; None where several daemons share it."""
+def _make_repair(parts: Parts) -> Callable[[TailKey, Sequence[str]], None]:
+    """Return what sends documents of a stopped tail again; or of one that several daemons share."""
     if parts.services.engine is not None:
-        return None
+        from daemon.assembly.partitions import repair_shared  # noqa: PLC0415 - needs Kafka's client
+
+        return lambda key, ids: repair_shared(parts.state.backfills, key, ids, parts.services.clock)
     return lambda key, ids: repair_documents(parts.reloader.config, parts.services, key, ids)
 
 

@@ -145,6 +145,7 @@ class ChangeBatch:
         purges_missed: how many purges there were since the last purge position, if the source no longer lists
             all of them; else 0.
         more_follow: whether the next changes are on their way, since a page is read that goes on.
+        least_epoch: the epoch under which they are written, at least: the tail's is raised to it before.
     """
 
     changes: Sequence[Change]
@@ -157,6 +158,7 @@ class ChangeBatch:
     recreated: bool = True
     purges_missed: int = 0
     more_follow: bool = False
+    least_epoch: int = 0
 
 
 class Document(msgspec.Struct, gc=False):

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from daemon.assembly.feeds import Prefilter, build_lone_feed
+from gevent.event import Event
+
+from checkpoints import TailKey
+from daemon.assembly.feeds import Prefilter, build_backfill_source, build_lone_feed
 from daemon.assembly.pipelines import build_transports
 from daemon.assembly.services import Services
+from daemon.backfill.backfill import ENDED, BackfillState, Selection
+from daemon.backfill.backfills import Backfills
 from daemon.config.models import Config
 from daemon.kafka.engine import Engine
 from daemon.kafka.partition_group import AssignedPart
 from daemon.kafka.partitioned_tail import PartitionedSettings, PartitionedTail
+from daemon.kafka.request_sender import RequestSender
 from pillows.change_topics.partition_feed import PartitionFeed
+from pillows.clock import Clock
 from pillows.databases.member_observer import MemberObserver
 from pillows.errors import FencedError, RetryableError
 from pillows.progress.lag import Rate
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
+
+#: Interval at which the end of a repair is looked for.
+_STEP_SECONDS = 0.2
 
 
 class PartTail(Tail):
@@ -60,7 +71,9 @@ def build_partitioned(
         couch = build_lone_feed(
             connection, source, assigned.part.key, wanted, services=services, observer=observer
         )
-        return PartitionFeed(assigned.reader, couch, clock=services.clock, skip_design=source.skip_design)
+        return PartitionFeed(
+            assigned.reader, couch, pillow=key.pillow, clock=services.clock, skip_design=source.skip_design
+        )
 
     def make_transports(assigned: AssignedPart) -> Sequence[Transport]:
         transports = build_transports(config, key)
@@ -96,6 +109,31 @@ def build_partitioned(
         observer=services.observer,
         part_observer=observer,
     )
+
+
+def run_shared_backfills(config: Config, services: Services, key: TailKey, backfills: Backfills) -> None:
+    """Run the backfills of a pillow that several daemons share: each writes those of its partitions.
+
+    Raises:
+        FatalError: the brokers refuse us, or the offset of a partition is lost.
+    """
+    with closing(RequestSender(_get_engine(services), key, services.clock, Event())) as sender:
+        backfills.run_all(key, build_backfill_source(config, key), sender)
+
+
+def repair_shared(backfills: Backfills, key: TailKey, ids: Sequence[str], clock: Clock) -> None:
+    """Send documents of a pillow that several daemons share again, and wait until they are written.
+
+    Raises:
+        ConflictError: too many backfills wait.
+        RetryableError: not all are written.
+        OSError, StoreError: the state directory can't be written.
+    """
+    started = backfills.start(key, Selection(), ids)
+    while (found := backfills.get(started.id)).state not in ENDED:
+        clock.wait(Event(), _STEP_SECONDS)
+    if found.state is not BackfillState.DONE:
+        raise RetryableError(f"Not all documents were written: the backfill {found.id} is {found.state}.")
 
 
 def _get_engine(services: Services) -> Engine:

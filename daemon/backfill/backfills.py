@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,12 +14,11 @@ from gevent.event import Event
 
 from checkpoints import StoreError, TailKey
 from daemon.backfill.backfill import ENDED, READY, Backfill, BackfillState, RangeState, Selection
-from daemon.backfill.carrier import BackfillSource, Carrier
+from daemon.backfill.carrier import BackfillSource, Carrier, Sender
 from daemon.backfill.store import BackfillStore
 from daemon.errors import ConflictError, InvalidRequestError, NotFoundError
 from pillows.clock import Clock
 from pillows.errors import PillowError
-from pillows.runtime.document_sender import DocumentSender
 
 #: Backfills of a tail that wait or run, and ended ones that are kept.
 MAX_WAITING = 10
@@ -202,7 +201,7 @@ class Backfills:
 
     # --- what runs them
 
-    def serve(self, key: TailKey, source: BackfillSource, sender: DocumentSender) -> None:
+    def serve(self, key: TailKey, source: BackfillSource, sender: Sender) -> None:
         """Run the backfills of a tail, for as long as its run lasts.
 
         Raises:
@@ -220,6 +219,18 @@ class Backfills:
             else:
                 news.wait()
 
+    def take_over(self, run: Callable[[TailKey], None], keys: Collection[TailKey]) -> None:
+        """Run all backfills in this process from now on, and go on with those that wait or ran before.
+
+        Args:
+            run: runs the backfills of a tail.
+            keys: the tails that are configured.
+        """
+        self.run_here = run
+        for key in self.list_ready():
+            if key in keys:
+                self._wake(key)
+
     def list_ready(self) -> Sequence[TailKey]:
         """Return the tails with a backfill that waits or runs."""
         return list({each.key: None for each in self._store.list() if each.state in READY})
@@ -228,7 +239,7 @@ class Backfills:
         self,
         key: TailKey,
         source: BackfillSource,
-        sender: DocumentSender,
+        sender: Sender,
         *,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:

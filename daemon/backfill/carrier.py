@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -23,7 +23,7 @@ from pillows.feed.document_ids import DocumentIds, IdPage
 from pillows.models import Change
 from pillows.progress.lag import Rate
 from pillows.retry.backoff import Backoff
-from pillows.runtime.document_sender import DocumentSender
+from pillows.retry.cancellable import StopAwareWaiter
 
 #: Documents in flight at once. A change of the feed waits for no more of them.
 GROUP_DOCUMENTS = 100
@@ -51,6 +51,31 @@ class BackfillSource:
     overlap_seconds: float
 
 
+class Sender(Protocol):
+    """Sends documents of a pillow; see `DocumentSender` for the methods."""
+
+    @property
+    def waiter(self) -> StopAwareWaiter:
+        """Waits, until the pillow stops."""
+
+    @property
+    def raise_epoch(self) -> Callable[[], None]:
+        """Raises the epoch."""
+
+    @property
+    def save(self) -> Callable[[], None]:
+        """Makes what was written durable."""
+
+    def read(self, ids: Sequence[str]) -> Sequence[Change]:
+        """Return documents."""
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Write them."""
+
+    def is_source_well(self) -> bool:
+        """Return whether the source answers at all."""
+
+
 class RangeFailedError(PillowError):
     """A document of a range can't be read."""
 
@@ -75,7 +100,7 @@ class Carrier:
         self,
         id: str,
         store: BackfillStore,
-        sender: DocumentSender,
+        sender: Sender,
         source: BackfillSource,
         clock: Clock,
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import structlog
@@ -30,7 +30,7 @@ class RepairCalls:
 
     Args:
         tails: the tails that can be named.
-        repair: sends documents of a stopped tail through its pipeline again.
+        repair: sends documents of a stopped tail, or of a shared one, through its pipeline again.
         hold_reloads: returns a context in which no reload begins: it could remove the tail, or give its
             outputs to another one, while documents are being sent.
         clock: for the wait until a running tail has stopped.
@@ -65,6 +65,8 @@ class RepairCalls:
     def repair(self, tail: TailKey, ids: Sequence[str]) -> dict[str, Any]:
         """Send documents through the pipeline again, as they are now; a running tail stops meanwhile.
 
+        One that several daemons share goes on: they write the documents of their partitions.
+
         Raises:
             ConflictError: the tail does not stop in time, or was removed by a reload.
             RetryableError, FatalError: the documents cannot be sent.
@@ -77,7 +79,7 @@ class RepairCalls:
                 self._repair_database(tail, ids)
                 return {"key": str(tail), "sent": len(ids)}
             self._check_present(tail)
-            with self._hold(tail):
+            with nullcontext() if self._tails.are_shared else self._hold(tail):
                 self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
 

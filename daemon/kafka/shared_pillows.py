@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
-
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from gevent.event import Event
 
 from checkpoints import Checkpoint, TailKey
 from daemon.errors import NotFoundError, NotInTimeError
 from daemon.kafka.engine import Engine
+from daemon.kafka.group_offsets import read_group_offsets
 from pillows.change_topics.positions import load_position
 from pillows.clock import Clock
-from pillows.kafka.delivery import to_failure
-from pillows.kafka.errors import to_error
-from pillows.kafka.options import KafkaConnection
-from pillows.kafka.producer import CALL_SECONDS
-from pillows.kafka.settings import make_consumer_settings
-from pillows.serial_worker import SerialWorker
 
 #: How long to wait until every partition has passed the source's position; each commits every 5 s.
 _PASS_SECONDS = 20.0
@@ -61,10 +52,9 @@ class SharedPillows:
         position = load_position(options, topics, tail.source)
         if position is None:
             raise NotFoundError(f"{tail.source} was not read yet")
-        group, topic = topics.group(tail.pillow), topics.changes(tail.source)
-        _, ends = _read_offsets(options, group, topic)
+        ends = read_group_offsets(options, topics, tail).ends
         give_up_at = self._clock.monotonic() + _PASS_SECONDS
-        while behind := _find_behind(_read_offsets(options, group, topic)[0], ends):
+        while behind := read_group_offsets(options, topics, tail).find_behind(ends):
             if self._clock.monotonic() >= give_up_at:
                 raise NotInTimeError(
                     f"partitions {', '.join(map(str, behind))} of {tail} are behind its source",
@@ -80,32 +70,3 @@ class SharedPillows:
             purge_seq=identity.purge_seq if identity else None,
             saved_at=self._clock.wall(),
         )
-
-
-def _find_behind(committed: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
-    """Return the partitions that may have a record which is not acknowledged."""
-    return [number for number, end in ends.items() if committed.get(number, 0) < end - 1]
-
-
-def _read_offsets(options: KafkaConnection, group: str, topic: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Return the committed offset and the end of each partition.
-
-    Raises:
-        PillowError: the brokers can't be asked.
-    """
-
-    def read() -> tuple[dict[int, int], dict[int, int]]:
-        with closing(Consumer(make_consumer_settings(options, group))) as consumer:
-            known = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions
-            places = [TopicPartition(topic, number) for number in known]
-            found = consumer.committed(places, CALL_SECONDS)
-            ends = {
-                each.partition: consumer.get_watermark_offsets(each, timeout=CALL_SECONDS)[1]
-                for each in places
-            }
-            return {each.partition: each.offset for each in found if each.offset >= 0}, ends
-
-    try:
-        return SerialWorker().run(read)
-    except KafkaException as error:
-        raise to_error(to_failure(error.args[0]), options.servers) from error

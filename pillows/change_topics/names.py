@@ -83,6 +83,10 @@ class ServiceTopics:
         """Return the transactional id of a database's reader, whoever runs it."""
         return self._name(f"reader.{source}")
 
+    def requests_id(self, pillow: str, member: str) -> str:
+        """Return the transactional id of a daemon's requests for a pillow."""
+        return self._name(f"requests.{pillow}.{member}")
+
     def describe(self) -> list[Topic]:
         """Return the topics that a service always has, but for `changes` and `letters`."""
         return [

@@ -4,6 +4,8 @@ A record names a document that has changed. It is never taken for a state: the d
 as it is now. So records that come again, late, in another partition or not at all after a compaction, because
 a later one of the same document is there, do no harm.
 
+A request names a document, too, which one pillow writes again.
+
 A position is the offset of the next record, as a number. The beginning is the first record that there is.
 """
 
@@ -19,6 +21,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_change, decode_purge
+from pillows.change_topics.requests import decode_request, is_request
 from pillows.clock import Clock
 from pillows.errors import InvalidSeqError, RetryableError
 from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity, make_recreated_error
@@ -72,12 +75,14 @@ class _Piece:
         next_offset: behind the last record.
         at_end: whether that is the end of the partition.
         purge: what the source's purges were, if the reader has noted some here.
+        least_epoch: as `ChangeBatch.least_epoch`.
     """
 
     changes: Sequence[Change]
     next_offset: int
     at_end: bool = False
     purge: ChangeBatch | None = None
+    least_epoch: int = 0
 
 
 class PartitionFeed:
@@ -86,15 +91,23 @@ class PartitionFeed:
     Args:
         reader: reads the partition.
         couch: the database, from which the documents are read.
+        pillow: the pillow's name: requests for others are ignored.
         clock: for waits.
         skip_design: leave design documents out.
     """
 
     def __init__(
-        self, reader: PartitionReader, couch: CouchFeed, *, clock: Clock, skip_design: bool = True
+        self,
+        reader: PartitionReader,
+        couch: CouchFeed,
+        *,
+        pillow: str,
+        clock: Clock,
+        skip_design: bool = True,
     ) -> None:
         self._reader = reader
         self._couch = couch
+        self._pillow = pillow
         self._clock = clock
         self._skip_design = skip_design
         self._failure: str | None = None
@@ -187,7 +200,7 @@ class PartitionFeed:
     def _cut(self, taken: Sequence[LibraryMessage], identity: DatabaseIdentity | None) -> Iterator[_Piece]:
         """Yield records in pieces whose documents fit into memory."""
         changes: dict[str, Change] = {}  # by id: the last record of a document will do
-        cut_at = next_offset = 0
+        cut_at = next_offset = least_epoch = 0
         for message in taken:
             at_end, purge = False, None
             if (error := message.error()) is not None:
@@ -197,15 +210,26 @@ class PartitionFeed:
                 key, value = message.key() or b"", message.value() or b""
                 if key == DATABASE_KEY:
                     purge = _to_purge(value)
+                elif is_request(key):
+                    request = decode_request(key, value)
+                    if request.pillow == self._pillow:
+                        least_epoch = max(least_epoch, request.epoch)
+                        if self._is_read(request.id):  # a change before it says which version to expect
+                            changes.setdefault(request.id, _to_look_at(request.id))
                 else:
                     change = _to_change(decode_change(key, value), _find_identity(message), identity)
-                    if not (self._skip_design and change.id.startswith("_design/")):
+                    if self._is_read(change.id):
                         changes[change.id] = change
             if at_end or purge is not None or len(changes) >= self._couch.documents_at_once:
-                yield _Piece(list(changes.values()), next_offset, at_end=at_end, purge=purge)
+                yield _Piece(
+                    list(changes.values()), next_offset, at_end=at_end, purge=purge, least_epoch=least_epoch
+                )
                 changes, cut_at = {}, next_offset
         if next_offset > cut_at:
-            yield _Piece(list(changes.values()), next_offset)
+            yield _Piece(list(changes.values()), next_offset, least_epoch=least_epoch)
+
+    def _is_read(self, id: str) -> bool:
+        return id != "" and not (self._skip_design and id.startswith("_design/"))
 
     def _load(self, piece: _Piece, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
         """Yield a piece with its documents. Nothing after it is handed over before it was."""
@@ -227,7 +251,9 @@ class PartitionFeed:
         self._failure = None
         if piece.purge is not None:
             # Apart: what was purged is in the records before.
-            yield ChangeBatch(changes=loaded, seq=None, size_bytes=_size_of(loaded))
+            yield ChangeBatch(
+                changes=loaded, seq=None, size_bytes=_size_of(loaded), least_epoch=piece.least_epoch
+            )
             loaded = []
         purge = piece.purge or SIGN_OF_LIFE
         seq = Seq.of(piece.next_offset)
@@ -240,6 +266,7 @@ class PartitionFeed:
             purge_seq=purge.purge_seq,
             recreated=purge.recreated,
             purges_missed=purge.purges_missed,
+            least_epoch=piece.least_epoch,
         )
 
     def _expect_less(self, changes: Sequence[Change]) -> Sequence[Change]:
@@ -333,7 +360,12 @@ def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | Non
             f"its changes come from one created at {created_at}, and the checkpoint from one created at "
             f"{identity.instance_start_time}.",
         )
-    return Change(id=change.id, revs=(PURGED_REV,), leaf_version=0)
+    return _to_look_at(change.id)
+
+
+def _to_look_at(id: str) -> Change:
+    """Return a document to look at, in any version; if it does not exist, it is deleted in version 0."""
+    return Change(id=id, revs=(PURGED_REV,), leaf_version=0)
 
 
 def _is_later(one: str, other: str) -> bool:

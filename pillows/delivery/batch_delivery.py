@@ -119,6 +119,8 @@ class BatchDelivery:
         with self._lock:
             if work.failures:  # first: no target may save a checkpoint past them
                 self._store_dead_letters(work.failures, items)
+            if work.least_epoch > self._progress.checkpoint.epoch:
+                self._progress.raise_epoch(work.least_epoch)
             batch = self._make_batch(work)
         results = self._fanout.deliver(batch) if batch.documents else {}
         with self._lock:

@@ -30,6 +30,7 @@ class PartitionedItems:
         failures: dead letters.
         purge_seq: the source's purge position, if some are deletions of purged documents.
         recreated: as `ChangeBatch.recreated`.
+        least_epoch: as `ChangeBatch.least_epoch`.
     """
 
     acks: Mapping[PendingRange, int]
@@ -37,6 +38,7 @@ class PartitionedItems:
     failures: Sequence[DeadLetter]
     purge_seq: str | None
     recreated: bool
+    least_epoch: int
 
 
 def id_of(item: Item) -> str:
@@ -54,6 +56,7 @@ def partition_items(items: Sequence[Item]) -> PartitionedItems:
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
         purge_seq=purged[-1].purge_seq if purged else None,
         recreated=any(pending_range.recreated for pending_range in purged),
+        least_epoch=max((pending_range.least_epoch for pending_range in acks), default=0),
     )
 
 

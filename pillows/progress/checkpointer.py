@@ -299,9 +299,13 @@ class TailProgress:
         """
         self._retrier.retry_write("checkpoint", partial(self.checkpointer.update, **fields))
 
-    def raise_epoch(self) -> None:
-        """Raise the epoch by one, durably here and in every target."""
-        self.update(epoch=self.checkpoint.epoch + 1)
+    def raise_epoch(self, least: int = 0) -> None:
+        """Raise the epoch, durably here and in every target.
+
+        Args:
+            least: to this one, or if that is not enough by one.
+        """
+        self.update(epoch=max(self.checkpoint.epoch + 1, least))
         acquire(self._transports, self._retrier, self.checkpoint)
 
     def _end_pass(self, move: WatermarkMove) -> WatermarkMove:

@@ -28,9 +28,20 @@ class PendingRange:
         pending: the server's number of changes after them; None if it gave none.
         purge_seq: the source's purge position, if these changes are deletions of purged documents.
         recreated: as `ChangeBatch.recreated`.
+        least_epoch: as `ChangeBatch.least_epoch`.
     """
 
-    __slots__ = ("arrived_at", "caught_up", "changes", "pending", "purge_seq", "recreated", "seq", "waiting")
+    __slots__ = (
+        "arrived_at",
+        "caught_up",
+        "changes",
+        "least_epoch",
+        "pending",
+        "purge_seq",
+        "recreated",
+        "seq",
+        "waiting",
+    )
 
     def __init__(self, batch: ChangeBatch, arrived_at: float = 0.0) -> None:
         self.arrived_at = arrived_at
@@ -41,6 +52,7 @@ class PendingRange:
         self.pending = batch.pending
         self.purge_seq = batch.purge_seq
         self.recreated = batch.recreated
+        self.least_epoch = batch.least_epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

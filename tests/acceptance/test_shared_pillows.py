@@ -39,6 +39,9 @@ def rows(document):
     return document
 """
 
+#: Every document.
+CHOSEN = '{"n": {"$gte": 0}}'
+
 
 @pytest.fixture
 def service(kafka_prefix: str) -> str:
@@ -170,6 +173,43 @@ def test_a_pause_and_a_reset_count_for_all_daemons(world: World, make_daemon: Ma
 
 
 @pytest.mark.proof
+def test_documents_are_written_again_by_whoever_has_their_partition(
+    world: World, make_daemon: MakeDaemon
+) -> None:
+    """A backfill and a repair, asked of one of two daemons; also after that one was killed meanwhile."""
+    service = Service(make_daemon, pillows_of(world))
+    first, second, _ = service.daemons
+    service.start(first)
+    service.start(second)
+    service.until_shared()
+    world.fill(60)
+    wait_until(lambda: equal(world))
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as connection:
+        connection.execute("update cases set doc = '{}'")
+    assert not equal(world, "postgres")
+    assert first.command_here("backfill", "cases", "--selector", CHOSEN).returncode == 0
+    wait_until(lambda: equal(world), seconds=5)
+
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as connection:
+        connection.execute("update cases set doc = '{}' where (doc->>'n')::int % 3 = 0")
+        connection.execute("delete from cases where (doc->>'n')::int % 3 = 1")
+        connection.execute("insert into cases (_id, _rev, _version, doc) values ('phantom', '1-a', 1, '{}')")
+    assert second.command_here("verify", "cases", "--content").returncode == 3
+    done = second.command_here("verify", "cases", "--content", "--repair")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert equal(world)
+
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as connection:
+        connection.execute("update cases set doc = '{}'")
+    assert first.command_here("backfill", "cases", "--selector", CHOSEN, "--detach").returncode == 0
+    first.signal(signal.SIGKILL)
+    first.ended()
+    first.start()
+    wait_until(lambda: equal(world))
+    service.stop()
+
+
+@pytest.mark.proof
 def test_dead_letters_go_with_their_partitions(world: World, make_daemon: MakeDaemon) -> None:
     """Also to a daemon that was never told of them, when the first one and its disk are gone."""
     (world.folder / "odd.py").write_text(ODD)
@@ -189,6 +229,7 @@ def test_dead_letters_go_with_their_partitions(world: World, make_daemon: MakeDa
     shutil.rmtree(first.folder / "state")
 
     second.start()
+    second.wait_for(lambda: "4 of 4 partitions here" in reason(second))
     second.wait_for(lambda: statuses(second).get("cases", {}).get("dead_letters") == 8)
     assert len(second.ask_here("dead-letter", "list", "cases")) == 8
     world.couch.put("bad3", {"n": 3, "good": True})

@@ -209,7 +209,8 @@ def _require_known(config: Config, key: str, position: Any, *, force: bool) -> A
         tail = resolve_configured(key, config)
     except UnknownPillowError:  # only its checkpoint may be left: the edit itself decides
         return position
-    return position if force else ask_position(config, tail, position)
+    # Several daemons that share a pillow refuse: its positions are not the source's.
+    return position if force or config.coordination.type == "kafka" else ask_position(config, tail, position)
 
 
 def _edit(operation: str, config_path: Path, key: str, *, as_json: bool, **body: Any) -> None:

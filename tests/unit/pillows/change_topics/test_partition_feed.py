@@ -13,6 +13,7 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.change_topics.partition_feed import LAG_SECONDS, PartitionFeed
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, encode_change, encode_purge
+from pillows.change_topics.requests import Request, encode_request
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import PURGED_REV, DatabaseIdentity
 from pillows.feed.documents.fetcher import LaggingError
@@ -139,7 +140,7 @@ def read(couch: Couch, *taken: Sequence[Any], since: Seq = Seq.BEGINNING, **more
     """The batches of a feed that are more than signs of life."""
     stop = Event()
     more = {"clock": FakeClock(), **more}
-    feed: Any = PartitionFeed(Reader(stop, *taken), couch, **more)  # type: ignore[arg-type]
+    feed: Any = PartitionFeed(Reader(stop, *taken), couch, pillow="cases", **more)  # type: ignore[arg-type]
     found = list(feed.batches(since, IDENTIFIED, stop))
     return [each for each in found if each.changes or each.seq is not None or each.purge_seq is not None]
 
@@ -214,7 +215,7 @@ def test_it_reads_from_its_position_on_and_tries_again_to_get_there() -> None:
         stop = Event()
         reader = Reader(stop)
         reader.refusals = [RetryableError("a rebalance"), RetryableError("a rebalance")]
-        feed: Any = PartitionFeed(reader, Couch(), clock=FakeClock())  # type: ignore[arg-type]
+        feed: Any = PartitionFeed(reader, Couch(), pillow="cases", clock=FakeClock())  # type: ignore[arg-type]
         list(feed.batches(since, IDENTIFIED, stop))
         assert reader.sought == [sought]
 
@@ -254,3 +255,40 @@ def test_a_record_of_a_later_database_stops_the_feed() -> None:
 
 def test_an_identity_that_a_server_does_not_tell_is_no_evidence() -> None:
     assert states(read(Couch(a=1), [record(1, "a", created_at="")])) == [("a", 1, False)]
+
+
+def request(offset: int, *fields: Any) -> Record:
+    return Record(offset, *encode_request(Request(*fields)))
+
+
+def test_a_request_has_a_document_of_its_own_pillow_read_again_in_any_version() -> None:
+    couch = Couch(a=5, b=2)
+    found = read(couch, [request(1, "cases", "a"), request(2, "others", "b"), request(3, "cases", "gone")])
+    assert states(found) == [("a", 5, False), ("gone", 0, True)]
+    assert found[-1].seq == Seq.of(4)
+
+
+def test_a_request_never_lowers_the_version_that_a_change_before_or_after_it_has_told() -> None:
+    for taken in (
+        [record(1, "a", 5), request(2, "cases", "a")],
+        [request(1, "cases", "a"), record(2, "a", 5)],
+    ):
+        couch = Couch(a=3)
+        couch.purges = 1
+        assert states(read(couch, taken)) == [("a", 3, False)]
+        assert couch.lags > 1, "it was waited for"
+
+
+def test_a_request_raises_the_epoch_of_all_that_comes_with_it_or_later_in_its_piece() -> None:
+    couch = Couch(a=1, b=1, c=1, d=1)
+    found = read(
+        couch,
+        [record(1, "a"), request(2, "others", "", 9), request(3, "cases", "", 4), record(4, "b")],
+        [record(5, "c")],
+    )
+    assert [(each.least_epoch, len(each.changes)) for each in found] == [(4, 2), (0, 1)]
+    assert [each.least_epoch for each in read(Couch(), [request(1, "cases", "", 4)])] == [4], "also alone"
+
+
+def test_a_request_leaves_design_documents_out_as_changes_do() -> None:
+    assert states(read(Couch(**{"_design/x": 1}), [request(1, "cases", "_design/x")])) == []

@@ -219,8 +219,8 @@ class Around:
         self.done.append(("ack", sum(acks.values())))
         return self.move
 
-    def raise_epoch(self) -> None:
-        self.checkpoint = replace(self.checkpoint, epoch=self.checkpoint.epoch + 1)
+    def raise_epoch(self, least: int = 0) -> None:
+        self.checkpoint = replace(self.checkpoint, epoch=max(self.checkpoint.epoch + 1, least))
         self.done.append("epoch")
 
 
@@ -250,6 +250,15 @@ def test_failures_are_stored_before_the_write_and_acknowledged_after_it() -> Non
         ("ack", 3),
         "unlock",
     ]
+
+
+def test_the_epoch_that_changes_ask_for_is_raised_before_they_are_written() -> None:
+    around = Around()
+    for epoch in (0, 4, 4, 3):
+        segment = PendingRange(ChangeBatch(changes=(), seq=Seq.of("7-x"), least_epoch=epoch))
+        around.writer().write([(segment, rows("a"))])
+    assert [each.epoch for each in around.batches] == [1, 4, 4, 4]
+    assert around.done.count("epoch") == 1
 
 
 class SeenRows(DataObserver):
