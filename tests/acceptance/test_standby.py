@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -202,7 +203,7 @@ def test_the_same_pillows_run_with_and_without_a_lease_in_both_directions(
 @pytest.mark.timeout(14_400)
 def test_many_failovers_lose_nothing(world: World, make_daemon: MakeDaemon) -> None:
     """Kills, hangs and clean stops, while somebody writes; both targets are equal to the source at last."""
-    rounds = size(ci=4, proof=200)
+    rounds = int(os.environ.get("PILLOWD_FAILOVERS", size(ci=4, proof=200)))
     pillows = search_pillow(world)
     pillows["cases"]["transport"] += world.pillow("cases", "postgres")["transport"]
     active, standby = (make_daemon(pillows) for _ in range(2))

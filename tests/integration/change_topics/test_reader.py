@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,25 +19,28 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.change_topics import page_writer
 from pillows.change_topics.names import ServiceTopics
-from pillows.change_topics.page_writer import PageWriter, advance
+from pillows.change_topics.page_writer import Destination, PageWriter, advance
 from pillows.change_topics.pages import PAGE_CHANGES, Piece
 from pillows.change_topics.positions import Position, load_position, make_message
 from pillows.change_topics.reader import Reader
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_purge, encode_change
 from pillows.errors import ConfigError, FencedError, RetryableError
 from pillows.feed.base import PURGED_REV
+from pillows.kafka import topics
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
-from pillows.models import Change
+from pillows.models import Change, ChangeBatch
 from pillows.runtime.status import State
 from tests.integration.change_topics.published import Published
 from tests.integration.change_topics.reader_process import make_reader
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.kafka import Kafka
 from tests.support.kafka_reader import headers, read_topic
+from tests.support.sizes import size
 from tests.support.waiting import wait_until
 
-CYCLES = 100 if os.environ.get("PILLOWD_PROOF") == "1" else 5
+#: Kills of a reader; each takes 5 s, so that a proof may have them in several runs.
+CYCLES = int(os.environ.get("PILLOWD_READER_KILLS", size(ci=5, proof=100)))
 
 
 class Run:
@@ -162,6 +165,46 @@ def test_a_reader_that_was_replaced_publishes_nothing(
     assert found.count_repeated() == 0
 
 
+def test_no_transaction_of_a_reader_that_was_replaced_becomes_visible(service: Service) -> None:
+    """Again and again: each reader has pages under way when the next one takes over."""
+    takeovers = size(ci=3, proof=60)
+    topics.create(KafkaConnection(servers=(service.server,)), service.topics.describe())
+    destination = Destination(
+        source=service.source,
+        topics=service.topics,
+        connection=KafkaConnection(servers=(service.server,)),
+        partitions=4,
+    )
+    refused, position = 0, Position()
+    with ExitStack() as stack:
+        zombie: PageWriter | None = None
+        for number in range(takeovers):
+            producer = stack.enter_context(
+                closing(Producer(destination.connection, service.topics.reader_id(service.source)))
+            )
+            writer = PageWriter(producer, destination)
+            writer.create_topics()
+            producer.fence()
+            page = make_page(f"d{number}", number + 1)
+            position = writer.write([page], position)
+            if zombie is not None:
+                with pytest.raises(FencedError):
+                    zombie.write([make_page(f"zombie{number}", number + 1)], position)
+                refused += 1
+            zombie = writer
+    found = service.read()
+    found.assert_agreeing()
+    assert [each.id for each in found.changes if each.id.startswith("zombie")] == []
+    assert (len(found.changes), refused) == (takeovers, takeovers - 1)
+    print(f"{refused} transactions of replaced readers, none visible")
+
+
+def make_page(id: str, number: int) -> Piece:
+    changes = [Change(id=id, revs=("1-a",), leaf_version=1)]
+    return Piece(ChangeBatch(changes=changes, seq=Seq.of(f"{number}-x")), None)
+
+
+@pytest.mark.timeout(1800)
 def test_a_reader_that_is_killed_again_and_again_leaves_position_and_changes_in_agreement(
     service: Service,
 ) -> None:

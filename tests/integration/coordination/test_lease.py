@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from daemon.coordination import lease as lease_module
 from daemon.coordination.coordinator import Grant
 from daemon.coordination.lease import LeaseCoordinator, find_holder
 from pillows.transports.postgres.options import PostgresConnection
+from tests.support.sizes import size
 from tests.support.waiting import wait_until
 
 MakeCoordinator = Callable[..., LeaseCoordinator]
@@ -111,6 +114,46 @@ def test_a_silent_holder_is_replaced_and_can_write_no_more(
         replica.write({("a",): b"2"})
     with psycopg.connect(postgres_dsn) as reader:
         assert reader.execute("select value from pillowd_state").fetchall() == [("1",)]
+
+
+def test_of_many_failovers_each_has_one_holder_and_no_former_one_writes(
+    make_coordinator: MakeCoordinator, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends, crashes and hangs; a holder that hung tries to write after the next one has the lease."""
+    monkeypatch.setattr(lease_module, "SILENT_SECONDS", 0.8)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease_module, "STEP_SECONDS", 0.05)
+    chance, refused = random.Random(19), 0
+    holder = make_coordinator()
+    state = shared(acquire(holder))
+    replica = state.open_replica("checkpoints")
+    state.set_filled()
+    ways: Counter[str] = Counter()
+    failovers = size(ci=10, proof=200)
+    for term in range(2, failovers + 2):
+        replica.write({("a",): str(term).encode()})
+        way = chance.choice(["end", "crash", "hang"])
+        ways[way] += 1
+        with psycopg.connect(postgres_dsn, autocommit=True) as admin:
+            (pid,) = admin.execute("select backend_pid from pillowd_lease").fetchone() or (0,)
+            if way == "end":
+                holder.close()
+            elif way == "crash":  # the server sees that the connection is gone
+                admin.execute("select pg_terminate_backend(%s)", (pid,))
+            else:
+                assert holder._keeper is not None
+                holder._keeper.kill()
+        standby = make_coordinator()
+        grant = acquire(standby)
+        assert grant.term == term
+        if way != "end":
+            with pytest.raises(StoreWriteError):
+                replica.write({("a",): b"of a former holder"})
+            refused += 1
+        holder.close()
+        holder, replica = standby, shared(grant).open_replica("checkpoints")
+        assert replica.read() == {("a",): str(term).encode()}
+    print(dict(ways), f"{refused} writes of former holders, none accepted")
 
 
 def test_a_holder_that_wakes_up_is_told_once(make_coordinator: MakeCoordinator, postgres_dsn: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gevent
@@ -321,6 +321,62 @@ def test_a_broker_that_is_away_is_trouble_until_it_is_back(
         assert found == [2]
         assert consumer.trouble is None
     assert member.errors == []
+
+
+@pytest.mark.proof
+def test_no_turn_of_the_hub_is_long_whatever_the_brokers_do(kafka_server: Callable[..., Kafka]) -> None:
+    """Members that join and leave, a commit that stalls for 8 s, and a broker that is killed."""
+    server = kafka_server()
+    options = KafkaConnection(servers=(server.where,))
+    topics.create(options, [Topic(name="docs", partitions=4)])
+
+    def make(listener: Any, name: str) -> Consumer:
+        group = Group(id="g", instance_id=name, session_seconds=SESSION_SECONDS)
+        return Consumer(options, group, "docs", listener)
+
+    longest: dict[str, float] = {}
+
+    @contextmanager
+    def measured(what: str) -> Iterator[None]:
+        with HubMeter().measure() as meter:
+            yield
+        longest[what] = meter.longest_seconds
+
+    page = [
+        Message(id=str(n), key=b"%d" % n, topic="docs", value=b"x" * 120, headers=[], partition=n % 4)
+        for n in range(1000)
+    ]
+    first, second = Member(make, "a"), Member(make, "b")
+    with (
+        closing(Producer(options, "transactions")) as producer,
+        closing(first.consumer),
+        closing(second.consumer),
+    ):
+        with measured("two members join, and read a page"):
+            first.consumer.start()
+            wait_until(lambda: has_all(first))
+            second.consumer.start()
+            wait_until(lambda: [len(each.consumer.partitions) for each in (first, second)] == [2, 2])
+            producer.send_all(page)
+            for member in (first, second):
+                for partition in member.consumer.partitions:
+                    wait_until(lambda: member.consumer.take(partition, 0.1))  # noqa: B023 - called at once
+        with measured("a commit stalls for 8 s"):
+            sending = gevent.spawn(producer.send_all, page)
+            server.freeze()
+            gevent.sleep(8)
+            server.thaw()
+            sending.get(timeout=60)
+        with measured("a member leaves"):
+            second.consumer.close()
+            wait_until(lambda: has_all(first), seconds=30)
+        with measured("the broker is killed"):
+            server.kill()
+            wait_until(lambda: first.consumer.trouble)
+            with pytest.raises(RetryableError):
+                producer.send_all(page)
+    print({what: f"{1000 * seconds:.0f} ms" for what, seconds in longest.items()})
+    assert max(longest.values()) < 0.05
 
 
 # --- the content of a compacted topic

@@ -110,6 +110,29 @@ def test_the_newest_state_stays_when_two_parts_write_the_same_documents(target: 
     assert rows(target) == {id: list(one.rows["docs"]) for id, one in newest.items() if one.rows}
 
 
+def test_what_former_owners_write_after_a_takeover_is_refused(target: Target) -> None:
+    """Each owner wakes up after the next one has written, and tries to write an older state."""
+    owners = size(ci=4, proof=60)
+    refused = 0
+    with ExitStack() as stack:
+        zombies: list[Any] = []
+        for term in range(1, owners + 1):
+            owner = stack.enter_context(taken(target, part(0, f"term{term}")))
+            assert_applied(owner.write(batch(document("a", 2 * term, {"n": term}))))
+            for zombie in zombies[-2:]:
+                try:
+                    found = zombie.write(batch(document("a", 2 * term - 1, {"n": "of a zombie"})))
+                except FencedError:
+                    refused += 1
+                else:
+                    assert found.refused == {"a": write_version(1, 2 * term)}
+                    refused += 1
+            assert rows(target) == {"a": [{"n": term}]}
+            zombies.append(owner)
+    assert refused == 2 * owners - 3
+    print(f"{refused} writes of former owners, none accepted")
+
+
 # --- PostgreSQL
 
 
