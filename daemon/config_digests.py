@@ -65,6 +65,18 @@ def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
     return digest(shaping | {name: value for name, value in more.items() if value})
 
 
+def digest_settings(settings: PillowConfig) -> dict[str, str]:
+    """Return a digest for each key of a pillow that shapes its rows, as `pipeline_digest` does for all.
+
+    Its Python functions do not count: a new version of them comes to one machine after the other.
+    """
+    shaped = settings.model_copy(update={"transport": tuple(map(_shaped, settings.transport))})
+    wanted = {"filter", "transform", "trigger", "attachments", "transport", "outputs"}
+    found = {name: digest(value) for name, value in shaped.model_dump(mode="json", include=wanted).items()}
+    shaping = {name: getattr(settings.source, name) for name in _SHAPING}
+    return found | {"source": digest([source_digest(settings), shaping])}
+
+
 def _shaped(entry: TransportConfig) -> TransportConfig:
     outputs = {name: _with_defaults(options) for name, options in entry.outputs.items()}
     return _with_defaults(entry).model_copy(update={"outputs": outputs})

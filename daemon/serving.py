@@ -17,7 +17,7 @@ from daemon.http.problems import to_answer
 from daemon.parts import Parts, Surroundings
 
 if TYPE_CHECKING:
-    from daemon.kafka.shared_pillows import SharedPillows
+    from daemon.kafka.operators.shared_pillows import SharedPillows
 
 
 def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
@@ -71,7 +71,7 @@ def _make_repair(parts: Parts) -> Callable[[TailKey, Sequence[str]], None]:
 def _find_shared(parts: Parts, around: Surroundings) -> SharedPillows | None:
     if parts.services.engine is None:
         return None
-    from daemon.kafka.shared_pillows import SharedPillows  # noqa: PLC0415 - needs Kafka's client
+    from daemon.kafka.operators.shared_pillows import SharedPillows  # noqa: PLC0415 - needs Kafka's client
 
     return SharedPillows(parts.services.engine, around.clock)
 

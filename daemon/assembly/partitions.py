@@ -16,10 +16,11 @@ from daemon.assembly.services import Services
 from daemon.backfill.backfill import ENDED, BackfillState, Selection
 from daemon.backfill.backfills import Backfills
 from daemon.config.models import Config
+from daemon.config_digests import digest_settings
 from daemon.kafka.engine import Engine
+from daemon.kafka.operators.request_sender import RequestSender
 from daemon.kafka.partition_group import AssignedPart
 from daemon.kafka.partitioned_tail import PartitionedSettings, PartitionedTail
-from daemon.kafka.request_sender import RequestSender
 from pillows.change_topics.partition_feed import PartitionFeed
 from pillows.clock import Clock
 from pillows.databases.member_observer import MemberObserver
@@ -96,6 +97,7 @@ def build_partitioned(
 
     partitioned = PartitionedSettings(
         key=key,
+        digests=digest_settings(config.tails[key.pillow]),
         partitions=config.coordination.number_of_partitions,
         policy=config.daemon.restart,
         stop_timeout_seconds=config.daemon.shutdown_timeout,

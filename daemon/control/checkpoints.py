@@ -16,7 +16,7 @@ from daemon.tail_lookup import is_pattern
 from pillows.clock import Clock
 
 if TYPE_CHECKING:  # few daemons need Kafka's client
-    from daemon.kafka.shared_pillows import SharedPillows
+    from daemon.kafka.operators.shared_pillows import SharedPillows
 
 _log = structlog.get_logger("pillowd.operator")
 

@@ -10,7 +10,7 @@ from checkpoints import TailKey
 from daemon.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:  # commands on the files need none of these
-    from daemon.kafka.shared_pillows import SharedPillows
+    from daemon.kafka.operators.shared_pillows import SharedPillows
     from daemon.logs.setup import Logs
     from daemon.observers import Observers
     from daemon.rebuilds.rebuilder import Rebuilder

@@ -99,13 +99,15 @@ def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock)
     if weakness := find_weakness(options, describe(producer), topics.positions):
         _log.warning("kafka.copies", reason=weakness)
     control = stack.enter_context(closing(ServiceControl(options, topics.control, producer)))
-    statuses = stack.enter_context(closing(ServiceStatus(options, topics.status, producer, clock)))
+    instance_id = f"{topics.service}.{read_member_id(config.daemon.state_dir)}"
+    statuses = stack.enter_context(
+        closing(ServiceStatus(options, topics.status, producer, clock, instance_id=instance_id))
+    )
     letters = stack.enter_context(closing(Letters(options, topics)))
     control.open()
     statuses.open()
     state.pauses.attach(PauseReplica(control))
     state.dead_letters.replicate_to(letters)
-    instance_id = f"{topics.service}.{read_member_id(config.daemon.state_dir)}"
     return Engine(
         options=options,
         topics=topics,

@@ -6,12 +6,13 @@ It runs in the daemon's supervisor as any pillow does, and runs the tails of its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gevent.event import Event
 
-from checkpoints import TailKey
+from checkpoints import StoreWriteError, TailKey
 from daemon.config.models import RestartOptions
+from daemon.kafka.agreed_configuration import AgreedConfiguration, Digests
 from daemon.kafka.engine import Engine
 from daemon.kafka.merged_status import limit_by_reader, merge_statuses
 from daemon.kafka.partition_group import AssignedPart, PartitionGroup
@@ -40,12 +41,14 @@ class PartitionedSettings:
 
     Attributes:
         key: the pillow's.
+        digests: of its configuration; see `AgreedConfiguration`.
         partitions: of its topic, where that is created.
         policy: when a partition's tail is stuck, restarted, failed.
         stop_timeout_seconds: one that was asked to stop is killed after this time.
     """
 
     key: TailKey
+    digests: Digests
     partitions: int
     policy: RestartOptions
     stop_timeout_seconds: float
@@ -88,6 +91,13 @@ class PartitionedTail:
         self._clock = clock
         self._observer = observer
         self._began_at = clock.monotonic()
+        self._configuration = AgreedConfiguration(
+            self.key.pillow,
+            settings.digests,
+            engine.control,
+            lambda: engine.statuses.is_run_elsewhere(self.key),
+        )
+        self._differences: list[str] = []
         self._teller = StatusTeller(engine.statuses.tell, clock)
         self._supervisor = Supervisor(
             {},
@@ -111,8 +121,12 @@ class PartitionedTail:
         """Run until `stop` is set, then drain the partitions and give them back.
 
         Raises:
-            PillowError: the membership in the group has ended.
+            PillowError: the membership in the group has ended, or the service runs another configuration now.
         """
+        self._stand_by(stop)
+        if stop.is_set():
+            self._enter(State.STOPPED)
+            return
         topics, pillow = self._engine.topics, self.key.pillow
         wanted = [
             topics.describe_changes(self.key.source, self._settings.partitions),
@@ -132,6 +146,8 @@ class PartitionedTail:
                 self._tick()
                 if (error := self._group.error) is not None:
                     raise _to_crash(error)
+                if differences := self._configuration.find_differences():
+                    raise RetryableError(_describe_differences(differences))
         finally:
             self._teller.close()
             consumer.close()  # drains and commits
@@ -143,9 +159,25 @@ class PartitionedTail:
         """Return the facts of all partitions together, those of other daemons included."""
         statuses = self._engine.statuses
         merged = merge_statuses(self.key, dict(self._list_statuses()), statuses.find(self.key))
+        if self._differences:
+            return replace(merged, reason=f"stands by: {_describe_differences(self._differences)}")
         if self._clock.monotonic() - self._began_at < READER_SECONDS:
             return merged
         return limit_by_reader(merged, statuses.get(TailKey(READER, self.key.source)))
+
+    def _stand_by(self, stop: Event) -> None:
+        """Wait until our configuration is that of the service, or `stop` is set."""
+        while not stop.is_set():
+            try:
+                self._differences = self._configuration.settle()
+            except StoreWriteError as error:
+                raise RetryableError(str(error)) from error
+            if not self._differences:
+                return
+            self.ticked_at = self._clock.monotonic()
+            status = self.status()
+            self._enter(status.state, status.reason)
+            self._clock.wait(stop, TICK_SECONDS)
 
     def _tick(self) -> None:
         self.ticked_at = self._clock.monotonic()
@@ -167,6 +199,14 @@ class PartitionedTail:
         if state is not self.state:
             self.state = state
             self._observer.state(self.key, state=state, reason=reason)
+
+
+def _describe_differences(keys: Sequence[str]) -> str:
+    names = ", ".join(f"`{key}`" for key in keys)
+    return (
+        f"the service runs this pillow with another configuration: {names} differs. Write the same here and "
+        f"there, or stop the daemons that run it: {STALE_SECONDS:.0f} s later the configuration here counts"
+    )
 
 
 def _to_crash(error: PillowError) -> PillowError:

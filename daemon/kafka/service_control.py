@@ -1,4 +1,4 @@
-"""What operators have asked of a service's pillows, and which partitions ever had an offset: topic `control`.
+"""What operators have asked of a service's pillows, and what their daemons have agreed on: topic `control`.
 
 Every daemon of the service follows it: a pause or a reset counts for all of them, whichever was asked.
 """
@@ -21,7 +21,7 @@ from pillows.kafka.producer import Producer
 from pillows.kafka.topic_log import read_log
 
 #: The kinds of records; a key is a kind and names.
-_PAUSE, _RESETS, _OFFSET = "pause", "resets", "offset"
+_PAUSE, _RESETS, _OFFSET, _CONFIG = "pause", "resets", "offset", "config"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(tuple[str | int, ...]).decode
@@ -125,6 +125,21 @@ class ServiceControl:
         """
         if self.find_noted_resets(pillow, number) != resets:
             self._write({(_OFFSET, pillow, number): resets})
+
+    # --- configurations
+
+    def find_configuration(self, pillow: str) -> Mapping[str, str] | None:
+        """Return the digests of the configuration that a pillow runs with; None if it never ran."""
+        found: Mapping[str, str] | None = self._get(_CONFIG, pillow)
+        return found
+
+    def set_configuration(self, pillow: str, digests: Mapping[str, str]) -> None:
+        """Let a pillow run with a configuration, wherever it does.
+
+        Raises:
+            StoreWriteError: it is not known whether that was written.
+        """
+        self._write({(_CONFIG, pillow): dict(digests)})
 
     def _get(self, *key: str | int) -> Any:
         return self._records[key][1] if key in self._records else None

@@ -28,10 +28,11 @@ _log = structlog.get_logger("pillowd.kafka")
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """The value of a message: a status, and wall-clock seconds."""
+    """The value of a message: a status, wall-clock seconds, and the daemon that told it."""
 
     at: float
     status: TailStatus
+    by: str = ""
 
 
 class ServiceStatus:
@@ -42,14 +43,25 @@ class ServiceStatus:
         topic: its name.
         producer: writes; closed by its owner.
         clock: for ages.
+        instance_id: of this daemon.
     """
 
-    def __init__(self, options: KafkaConnection, topic: str, producer: Producer, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: KafkaConnection,
+        topic: str,
+        producer: Producer,
+        clock: Clock,
+        *,
+        instance_id: str = "",
+    ) -> None:
         self._options = options
         self._topic = topic
         self._producer = producer
+        self._instance_id = instance_id
         self._clock = clock
         self._known: dict[TailKey, tuple[float, TailStatus]] = {}  # with wall-clock seconds
+        self._told_by: dict[TailKey, str] = {}
         self._follower: TopicFollower | None = None
 
     def open(self) -> None:
@@ -73,7 +85,7 @@ class ServiceStatus:
                 id=each.source,
                 key=str(TailKey(each.pillow, each.source)).encode(),
                 topic=self._topic,
-                value=msgspec.json.encode(_Told(now, each)),
+                value=msgspec.json.encode(_Told(now, each, self._instance_id)),
                 headers=[],
                 partition=0,
             )
@@ -97,6 +109,15 @@ class ServiceStatus:
                 found[number] = status
         return found
 
+    def is_run_elsewhere(self, key: TailKey) -> bool:
+        """Return whether another daemon has told of late that it runs a partition of a pillow."""
+        now = self._clock.wall()
+        return any(
+            self._told_by[tail] != self._instance_id
+            for tail, (at, _) in self._known.items()
+            if split_partition(tail)[0] == key and abs(now - at) <= STALE_SECONDS
+        )
+
     def get(self, key: TailKey) -> TailStatus | None:
         """Return the status of one tail; None if nobody has told it of late."""
         at, status = self._known.get(key, (0.0, None))
@@ -118,4 +139,6 @@ class ServiceStatus:
         except msgspec.DecodeError as error:
             _log.warning("status.not_read", topic=self._topic, offset=message.offset(), error=str(error))
             return
-        self._known[TailKey(told.status.pillow, told.status.source)] = told.at, told.status
+        key = TailKey(told.status.pillow, told.status.source)
+        self._known[key] = told.at, told.status
+        self._told_by[key] = told.by

@@ -359,3 +359,29 @@ def test_partitions_are_added_to_a_live_topic(
     writer.write(80)
     wait_until(lambda: equal(world))
     service_.stop()
+
+
+@pytest.mark.proof
+def test_a_daemon_with_another_configuration_stands_by_until_nobody_runs_the_former(
+    world: World, make_daemon: MakeDaemon
+) -> None:
+    pillows = pillows_of(world)
+    other = pillows | {"cases": pillows["cases"] | {"filter": {"jmespath": "doc.n >= `10`"}}}
+    first, second = make_daemon(pillows), make_daemon(other)
+    world.fill(20)
+    first.start()
+    first.wait_for(lambda: live(first) and equal(world))
+    second.start()
+    second.wait_for(lambda: "stands by: the service runs this pillow" in reason(second))
+    assert "`filter` differs" in reason(second)
+    world.fill(10, start=20)
+    wait_until(lambda: equal(world))
+    assert "4 of 4 partitions here" in reason(first)
+    assert first.stop() == 0
+    second.wait_for(lambda: "4 of 4 partitions here" in reason(second), seconds=60)
+    world.couch.put("low", {"n": 1})
+    world.couch.put("high", {"n": 100})
+    second.wait_for(lambda: {"high"} == {"low", "high"} & world.read("postgres", "cases").keys())
+    first.start()
+    first.wait_for(lambda: "stands by: the service runs this pillow" in reason(first))
+    assert first.stop() == second.stop() == 0

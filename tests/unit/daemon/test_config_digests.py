@@ -11,7 +11,7 @@ import pytest
 from daemon.config.load import load
 from daemon.config.models import PillowConfig
 from daemon.config.plugins import digest_functions, digest_module
-from daemon.config_digests import digest, pipeline_digest
+from daemon.config_digests import digest, digest_settings, pipeline_digest
 
 CONFIG = """\
 version: 1
@@ -51,6 +51,23 @@ SHAPING = [
     ("pipeline: clean", "pipeline: tidy"),
     ("database: copy", "database: copy, mode: replicate"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("pick: [a, b]", "pick: [a]", "transform"),
+        ("pipeline: clean", "pipeline: tidy", "transport"),
+        ("    batch:", "    filter: { jmespath: doc.a }\n    batch:", "filter"),
+        ("database: cases", "database: others", "source"),
+        ("database: cases", "database: cases, deletes: ignore", "source"),
+        ("max_docs: 10", "max_docs: 20", None),
+    ],
+)
+def test_each_key_that_shapes_rows_has_a_digest(tmp_path: Path, old: str, new: str, key: str | None) -> None:
+    before, after = digest_settings(settings(tmp_path)), digest_settings(settings(tmp_path, old, new))
+    differing = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    assert differing == ([] if key is None else [key])
 
 
 @pytest.mark.parametrize(("old", "new"), SHAPING)

@@ -7,7 +7,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, TailKey
 from daemon.errors import NotFoundError, NotInTimeError
 from daemon.kafka.engine import Engine
-from daemon.kafka.group_offsets import read_group_offsets
+from daemon.kafka.operators.group_offsets import read_group_offsets
 from pillows.change_topics.positions import load_position
 from pillows.clock import Clock
 

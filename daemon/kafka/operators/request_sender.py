@@ -12,8 +12,8 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.kafka.engine import Engine
-from daemon.kafka.group_offsets import GroupOffsets, read_group_offsets
 from daemon.kafka.offset_metadata import decode_offset
+from daemon.kafka.operators.group_offsets import GroupOffsets, read_group_offsets
 from pillows.change_topics.partitioner import find_partition
 from pillows.change_topics.requests import Request, encode_request
 from pillows.clock import Clock

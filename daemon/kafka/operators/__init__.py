@@ -1,0 +1,1 @@
+"""What operators ask of pillows that several daemons share."""
