@@ -385,3 +385,29 @@ def test_a_daemon_with_another_configuration_stands_by_until_nobody_runs_the_for
     first.start()
     first.wait_for(lambda: "stands by: the service runs this pillow" in reason(first))
     assert first.stop() == second.stop() == 0
+
+
+@pytest.mark.proof
+def test_a_repair_removes_what_was_purged_before_the_service_read_the_database(
+    world: World, make_daemon: MakeDaemon
+) -> None:
+    """The topic never names such a document; a switch from one daemon alone leaves its row."""
+    daemon = make_daemon(pillows_of(world))
+    shared = daemon.settings["coordination"]
+    daemon.settings["coordination"] = {"type": "none"}
+    daemon.config.write_text(yaml.safe_dump(daemon.settings))
+    world.fill(20)
+    daemon.start()
+    daemon.wait_for(lambda: live(daemon) and equal(world))
+    assert daemon.stop() == 0
+    world.couch.purge(world.couch.changes()["results"][0]["id"])
+    daemon.settings["coordination"] = shared
+    daemon.config.write_text(yaml.safe_dump(daemon.settings))
+    daemon.start()
+    daemon.wait_for(lambda: "4 of 4 partitions here" in reason(daemon), seconds=90)
+    daemon.wait_for(lambda: live(daemon) and statuses(daemon)["cases"]["pending"] == 0)
+    assert daemon.command_here("verify", "cases").returncode == 3
+    done = daemon.command_here("verify", "cases", "--repair")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert equal(world)
+    assert daemon.stop() == 0
