@@ -40,7 +40,7 @@ def rows(document):
 """
 
 #: Every document.
-CHOSEN = '{"n": {"$gte": 0}}'
+CHOSEN = '{"_id": {"$gt": ""}}'
 
 
 @pytest.fixture
@@ -70,6 +70,10 @@ def test_a_daemon_joins_is_killed_and_comes_back_in_its_place_while_somebody_wri
     second.start()
     print(f"joined {joined:.1f} s, restarted {writer.write_until(service.is_even):.1f} s")
     wait_until(lambda: equal(world))
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as connection:
+        connection.execute("update cases set doc = '{}'")
+    assert second.command_here("backfill", "cases", "--selector", CHOSEN).returncode == 0
+    wait_until(lambda: equal(world), seconds=5)
     service.stop()
 
 
