@@ -8,22 +8,24 @@ from zlib import crc32
 
 from pillows.kafka.topic import Topic
 
-#: Parts that the databases of a service are divided into; each is read by one daemon.
+#: Number of units that the databases of a service are divided into; one daemon reads each.
 UNITS = 16
-#: Partitions of a topic of dead letters, however many its topic of changes has.
+#: Partitions of a topic of dead letters. It does not depend on the topic of changes.
 LETTER_PARTITIONS = 64
 
-#: Not taken in a topic's name. The dot is ours: no name of a database holds one (CouchDB docs, "/{db}").
+#: Characters not allowed in a topic's name. The dot is free for us: no database name contains one (CouchDB
+#: docs, "/{db}").
 _NOT_TAKEN = re.compile(rb"[^A-Za-z0-9_-]")
 
-#: Topics that are read as a whole at each start: the brokers compact them soon, in small segments.
+#: Topics that are read completely at each start: small segments let the brokers compact them soon.
 _SMALL = {
     "cleanup.policy": "compact",
     "segment.bytes": str(4 * 2**20),
     "segment.ms": str(3600 * 1000),
     "min.cleanable.dirty.ratio": "0.1",
 }
-#: A pillow that is an hour behind still sees every record, and so reports progress as usual.
+#: Keep records for an hour, so that a pillow up to an hour behind still sees each one and reports progress as
+#: usual.
 _CHANGES = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(3600 * 1000)}
 
 
@@ -44,17 +46,17 @@ class ServiceTopics:
 
     @property
     def positions(self) -> str:
-        """How far each database has been read."""
+        """The topic with the position up to which each database was read."""
         return self._name("positions")
 
     @property
     def status(self) -> str:
-        """The status of each tail."""
+        """The topic with the status of each tail."""
         return self._name("status")
 
     @property
     def control(self) -> str:
-        """The operators' calls."""
+        """The topic with the pauses and resets of operators."""
         return self._name("control")
 
     def changes(self, source: str) -> str:
@@ -72,15 +74,15 @@ class ServiceTopics:
 
     @property
     def group_of_readers(self) -> str:
-        """The group whose members read the databases."""
+        """The name of the consumer group that reads the databases."""
         return self._name("readers")
 
     def group(self, pillow: str) -> str:
-        """Return the group whose members run a pillow, which is not called `readers`."""
+        """Return the name of the consumer group that runs a pillow; a pillow cannot be called `readers`."""
         return self._name(pillow)
 
     def reader_id(self, source: str) -> str:
-        """Return the transactional id of a database's reader, whoever runs it."""
+        """Return the transactional id of a database's reader, the same in every daemon."""
         return self._name(f"reader.{source}")
 
     def requests_id(self, pillow: str, member: str) -> str:
@@ -88,7 +90,7 @@ class ServiceTopics:
         return self._name(f"requests.{pillow}.{member}")
 
     def describe(self) -> list[Topic]:
-        """Return the topics that a service always has, but for `changes` and `letters`."""
+        """Return the topics of a service, except those of changes and dead letters."""
         return [
             Topic(name=self.units, partitions=UNITS),
             Topic(name=self.positions, partitions=UNITS, config=_SMALL),

@@ -1,4 +1,4 @@
-"""Write pages of changes into a topic, each in one transaction with the position behind it."""
+"""Write pages of changes into a topic, each in one transaction with the position after it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class PageWriter:
     """Writes pages.
 
     Args:
-        producer: has transactions.
-        destination: where to.
+        producer: sends them in transactions.
+        destination: the topic.
     """
 
     def __init__(self, producer: Producer, destination: Destination) -> None:
@@ -68,18 +68,19 @@ class PageWriter:
         topic_admin.ensure(self._producer, self._to.connection, wanted)
 
     def write(self, pieces: Sequence[Piece], before: Position) -> Position:
-        """Write pieces of the feed and the position behind them; all or nothing.
+        """Write pieces of the feed and the position after them; all or nothing.
 
         Args:
             pieces: the pieces, in order.
             before: the position before them.
 
         Returns:
-            The position behind them.
+            The position after them.
 
         Raises:
-            RetryableError: it is not known whether they are written; the stored position tells.
-            FatalError: they are not, and will not be; `FencedError` if another reader has taken over.
+            RetryableError: they may have been written; read the stored position to find out.
+            FatalError: they were not written, and a retry cannot help; `FencedError` if another reader has
+                taken over.
         """
         after = advance(before, pieces)
         messages = [*self._make_messages(pieces), make_message(self._to.topics, self._to.source, after)]
@@ -96,7 +97,7 @@ class PageWriter:
                 yield from self._make_purges(piece.batch, headers)
 
     def _make_purges(self, batch: ChangeBatch, headers: Headers) -> Iterator[Message]:
-        """Yield what says of purges; every partition has readers who must know."""
+        """Yield a record about purges for each partition: the readers of each must know them."""
         value = encode_purge(
             PurgeRecord(
                 purge_seq=batch.purge_seq or "", recreated=batch.recreated, missed=batch.purges_missed
@@ -107,7 +108,7 @@ class PageWriter:
 
 
 def advance(before: Position, pieces: Sequence[Piece]) -> Position:
-    """Return the position behind pieces of the feed; some of them may have none of their own."""
+    """Return the position after pieces of the feed. A piece without a position keeps the one before it."""
     seqs = [piece.batch.seq for piece in pieces if piece.batch.seq is not None]
     identities: list[DatabaseIdentity] = [each.identity for each in pieces if each.identity is not None]
     return Position(

@@ -1,4 +1,4 @@
-"""Changes on their way from the feed into a transaction: taken together, as many as have come."""
+"""Collect the changes that arrive from the feed, to write them in one transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gevent.event import Event
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import ChangeBatch
 
-#: Changes of one transaction, and bytes of their rows in the feed.
+#: Most changes of one transaction, and most bytes of their rows in the feed.
 PAGE_CHANGES = 1000
 PAGE_BYTES = 2**20
 
@@ -33,7 +33,7 @@ class Piece:
 class Pages:
     """Reads the feed in a greenlet of its own, so that reading and writing overlap.
 
-    A page that waits for its turn grows, up to a bound; then the feed waits, and the server with it.
+    A waiting page grows up to a limit. Then the feed pauses, and with it the server.
 
     Args:
         batches: the feed.
@@ -58,11 +58,11 @@ class Pages:
         self._greenlet: gevent.Greenlet[..., None] = gevent.spawn(self._read)
 
     def wait_until_full(self, seconds: float) -> None:
-        """Wait until a whole page waits, or the feed has ended; at most so long."""
+        """Wait until a page is full or the feed has ended, for at most `seconds`."""
         self._is_complete.wait(seconds)
 
     def take(self, seconds: float) -> Sequence[Piece] | None:
-        """Take what has come, in order.
+        """Take the batches that have arrived, in order.
 
         Args:
             seconds: how long to wait for the first batch.
@@ -71,7 +71,7 @@ class Pages:
             The batches, empty if none came; None at the end of the feed.
 
         Raises:
-            PillowError: the error that ended the feed, after all that came before it.
+            PillowError: the error that ended the feed. The batches before it were taken first.
         """
         if not self._pieces and not self._has_ended:
             self._arrived.clear()
@@ -88,7 +88,7 @@ class Pages:
         return None if self._has_ended else ()
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self._greenlet.kill()
 
     def _read(self) -> None:

@@ -1,8 +1,8 @@
-"""A feed that learns from one partition of a topic which documents to look at.
+"""A feed of one partition of a topic, whose records name the documents to read.
 
-A record names a document that has changed. It is never taken for a state: the document is read from CouchDB,
-as it is now. So records that come again, late, in another partition or not at all after a compaction, because
-a later one of the same document is there, do no harm.
+A record names a document that has changed, and holds no content: the current document is read from CouchDB.
+So it does no harm if a record is repeated, is late or is in another partition, or if compaction has removed
+it because the document has a later one.
 
 A request names a document, too, which one pillow writes again.
 
@@ -30,7 +30,7 @@ from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch, Document
 from pillows.retry.backoff import Backoff
 
-#: How long the version of a record is waited for in a database that was purged. Copies of a cluster agree
+#: How long to wait for the version of a record in a database that was purged. The nodes of a cluster agree
 #: within seconds while they are up.
 LAG_SECONDS = 60.0
 
@@ -40,30 +40,30 @@ class PartitionReader(Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is read; None if all is well."""
+        """Why no records arrive; None while they do."""
 
     @property
     def polled_at(self) -> float:
         """Monotonic seconds of the last sign of life."""
 
     def seek(self, offset: int) -> None:
-        """Read from an offset on; what was read before is dropped.
+        """Read from the given offset. Records read before the call are dropped.
 
         Raises:
             RetryableError: the partition can't be read now.
         """
 
     def take(self, seconds: float) -> Sequence[LibraryMessage]:
-        """Return the records that have come; wait for the first at most so long.
+        """Return the records that have arrived; wait up to `seconds` for the first.
 
-        The client library's notes are among them: that the end was reached, or an offset does not exist.
+        They include the client library's notes: the end was reached, or an offset does not exist.
         """
 
     def wake(self) -> None:
         """End a `take` that waits."""
 
     def end_offset(self) -> int | None:
-        """Return the offset behind the last record, as far as it is known."""
+        """Return the offset after the last record; None if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class PartitionFeed:
         return self._couch.mark()
 
     def start(self) -> Seq:
-        """Return the beginning: the topic names every document that there is."""
+        """Return the beginning: the topic names every document of the database."""
         return Seq.BEGINNING
 
     def find_first(self) -> Seq:
@@ -155,7 +155,7 @@ class PartitionFeed:
         return self._couch.attachment(id, rev, name, max_bytes)
 
     def pending(self, since: Seq) -> int | None:
-        """Return how many offsets follow a position, as far as is known; some of them have no record."""
+        """Return how many offsets follow a position; None if unknown. Some of them have no record."""
         end = self._reader.end_offset()
         return None if end is None else max(0, end - to_offset(since))
 
@@ -198,7 +198,7 @@ class PartitionFeed:
                 return
 
     def _cut(self, taken: Sequence[LibraryMessage], identity: DatabaseIdentity | None) -> Iterator[_Piece]:
-        """Yield records in pieces whose documents fit into memory."""
+        """Yield the records in pieces whose documents fit into memory."""
         changes: dict[str, Change] = {}  # by id: the last record of a document will do
         cut_at = next_offset = least_epoch = 0
         for message in taken:
@@ -232,7 +232,7 @@ class PartitionFeed:
         return id != "" and not (self._skip_design and id.startswith("_design/"))
 
     def _load(self, piece: _Piece, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
-        """Yield a piece with its documents. Nothing after it is handed over before it was."""
+        """Yield a piece with its documents. Retry until it is read: the order of pieces never changes."""
         backoff = Backoff()
         changes = piece.changes
         lagging_since: float | None = None
@@ -270,12 +270,12 @@ class PartitionFeed:
         )
 
     def _expect_less(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """Return changes in any version, if the database was ever purged.
+        """Accept any version of the changed documents, if the database was ever purged.
 
-        A purge of one leaf takes a version back, and the record that told of it stays in the topic.
+        A purge of one leaf lowers the leaf version, but the record with the higher one stays in the topic.
 
         Raises:
-            RetryableError: the server does not tell.
+            RetryableError: the server cannot be asked.
         """
         if self._couch.identify().count_purges_since(None) == 0:
             return changes
@@ -296,13 +296,14 @@ def to_offset(seq: Seq) -> int:
     """Return the offset of a position.
 
     Raises:
-        InvalidSeqError: it is one of CouchDB's feed.
+        InvalidSeqError: it is a position of CouchDB's feed, not of a topic.
     """
     value = seq.value
     if isinstance(value, int):
         return value
     raise InvalidSeqError(
-        f"The position {str(seq)[:20]!r} is not one of a topic.", remedy="`pillowd checkpoint reset KEY`"
+        f"{str(seq)[:20]!r} is not a position in a topic.",
+        remedy="`pillowd checkpoint reset KEY`",
     )
 
 
@@ -317,15 +318,15 @@ def _check_end(message: LibraryMessage, error: KafkaError) -> int:
         return message.offset() or 0
     if error.name() in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"):
         raise InvalidSeqError(
-            f"Kafka does not have the saved position any more, or not yet: {error.str()}",
-            remedy="`pillowd checkpoint reset KEY` reads the whole topic again, which is harmless but for "
+            f"Kafka does not have the saved position: {error.str()}",
+            remedy="`pillowd checkpoint reset KEY` reads the whole topic again, which is harmless except for "
             "targets that only append",
         )
     raise RetryableError(f"The partition can't be read: {error.str()}")
 
 
 def _find_identity(message: LibraryMessage) -> str:
-    """Return when the database of a record was created; "" if that is not known."""
+    """Return when the database of a record was created; "" if unknown."""
     headers: dict[str, Any] = dict(message.headers() or ())
     found: bytes = headers.get(IDENTITY) or b""
     return found.decode()
@@ -343,10 +344,11 @@ def _to_purge(value: bytes) -> ChangeBatch:
 
 
 def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | None) -> Change:
-    """Return a record as a document to look at.
+    """Return the change that a record stands for.
 
-    It counts as present, so that it is read. Of a former database that had the same name, it tells nothing
-    but the id: if the present one does not have it, it is deleted in version 0, as after a purge.
+    The document counts as present, so that it is read. From a record of a former database of that name only
+    the id is used: if the current database lacks the document, it counts as deleted with version 0, as after
+    a purge.
 
     Raises:
         RecreatedError: the database was recreated after the checkpoint was saved.
@@ -369,7 +371,7 @@ def _to_look_at(id: str) -> Change:
 
 
 def _is_later(one: str, other: str) -> bool:
-    """Return whether a database was created after another one; in doubt it was."""
+    """Return whether a database was created after another one; True if that cannot be told."""
     return not (one.isdigit() and other.isdigit()) or int(one) > int(other)
 
 

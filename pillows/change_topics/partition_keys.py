@@ -21,6 +21,6 @@ def partition_key(key: TailKey, number: int) -> TailKey:
 
 
 def split_partition(key: TailKey) -> tuple[TailKey, int | None]:
-    """Return the key of the pillow as a whole, and the number of the partition; None without one."""
+    """Return the key of the whole pillow and the number of the partition; None if the key has no number."""
     source, mark, number = key.source.rpartition(_MARK)
     return (TailKey(key.pillow, source), int(number)) if mark else (key, None)

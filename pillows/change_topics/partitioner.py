@@ -1,4 +1,4 @@
-"""Which partition has a document: that of Java's clients, which the reader's producer uses, too."""
+"""Find the partition of a document, as Java's clients and the reader's producer do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a database has been read: a record of the transaction that writes its changes."""
+"""The position up to which a database was read, written in the transaction of its changes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """How far a database has been read.
+    """The position up to which a database was read.
 
     Attributes:
-        seq: behind the last change that was written.
+        seq: the position after the last written change.
         identity: of the database; None if it is not known yet.
         ordinal: how many changes have been written since the first.
     """
@@ -41,9 +41,9 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) -> Position | None:
-    """Return how far a database has been read; None if nobody has begun.
+    """Return the position up to which a database was read; None if no reader has begun.
 
-    Only what its reader reads after it has fenced the one before is certain to be the last.
+    The position is final only if the caller has fenced the former reader before.
 
     Args:
         options: the cluster.
@@ -52,7 +52,7 @@ def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) 
 
     Raises:
         PillowError: see `read_log`.
-        StateLostError: it can't be understood, or a newer pillowd wrote it.
+        StateLostError: the record is damaged, or a newer pillowd wrote it.
     """
     log = read_log(options, topics.positions, find_unit(source))
     message = log.records.get(source.encode())
@@ -64,7 +64,7 @@ def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) 
     except msgspec.MsgspecError as error:
         raise StateLostError(
             f"{where} is damaged: {error}.",
-            remedy="write a null with this key there; then the database is read from its beginning",
+            remedy="write a null value with this key; the database is then read from its beginning",
         ) from None
     if found.format > FORMAT:
         raise StateLostError(f"{where} was written by a newer pillowd.", remedy="update this one")

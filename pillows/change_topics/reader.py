@@ -1,8 +1,8 @@
-"""Read a database into its topic, each change exactly once as readers of committed messages see it.
+"""Read a database into its topic. Consumers of committed messages see each change exactly once.
 
-A transaction holds a page of changes and the position behind them. The reader fences the one before it
-(`init_transactions`) and only then reads the position: what it finds is the last that will ever be written by
-another. A reader that was stopped for an hour and wakes up can't commit any more.
+A transaction holds a page of changes and the position after them. A reader first fences its predecessor
+(`init_transactions`) and then reads the position, so the predecessor cannot write a later one. A reader that
+wakes up after an hour can't commit any more.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pillows.retry.backoff import Backoff
 from pillows.runtime.status import State, TailStatus
 from pillows.runtime.tail_monitor import TailMonitor
 
-#: A page waits until so long after the last one began, or until it is full: a transaction costs the brokers
-#: as much with one change as with a thousand. The first change after a silence does not wait.
+#: Least time between the starts of two pages, unless a page is full: a transaction costs the brokers as much
+#: with one change as with a thousand. The first change after a silence does not wait.
 PAGE_SECONDS = 0.2
 #: What is retried, for the observer and the status.
 _OPERATION = "changes"
@@ -41,7 +41,7 @@ class Reader:
     Args:
         key: the reader, as a tail.
         destination: where the changes go.
-        make_feed: makes the feed; each attempt has a new one.
+        make_feed: makes a new feed for each attempt.
         clock: for waits and ages.
         observer: receives states and retries.
     """
@@ -77,23 +77,23 @@ class Reader:
         return self._monitor.ticked_at
 
     def run(self, stop: Event) -> None:
-        """Read until `stop` is set, then write what was read.
+        """Read until `stop` is set, then write the changes that were read.
 
         Raises:
-            FatalError: it cannot go on; another reader has taken over (`FencedError`), for example.
+            FatalError: it cannot continue, for example because another reader has taken over (`FencedError`).
         """
         backoff = Backoff()
         while not stop.is_set():
             try:
                 self._read(stop, backoff)
             except RecreatedError as error:
-                # The pillows decide whether to follow; the records tell the two databases apart.
+                # The pillows decide whether to follow; each record names the database that it belongs to.
                 self._observer.rewind(self._key, kind=Rewind.RECREATED, reason=str(error))
                 self._is_recreated = True
             except InvalidSeqError as error:
                 if self._position.seq == Seq.BEGINNING:
                     raise
-                # Records that are there already harm nothing.
+                # Records that were already written do no harm.
                 self._observer.rewind(self._key, kind=Rewind.REPEATED, reason=error.detail)
                 self._begins_anew = True
             except RetryableError as error:
@@ -101,7 +101,7 @@ class Reader:
         self._monitor.enter(State.STOPPED)
 
     def status(self) -> TailStatus:
-        """Return its facts at this moment."""
+        """Return its current status."""
         now, lag = self._clock.monotonic(), self._monitor.lag
         return TailStatus(
             pillow=self._key.pillow,
@@ -146,7 +146,7 @@ class Reader:
                     pages.wait_until_full(max(0.0, began_at + PAGE_SECONDS - self._clock.monotonic()))
 
     def _find_position(self, feed: CouchFeed) -> Position:
-        """Return where to begin. Call it after the reader before this one was fenced."""
+        """Return the position to begin at. Call this after fencing the former reader."""
         found = load_position(self._to.connection, self._to.topics, self._key.source) or Position()
         if self._begins_anew:
             found = replace(found, seq=Seq.BEGINNING)

@@ -15,7 +15,7 @@ from pillows.feed.base import DatabaseIdentity
 from pillows.kafka.message import Headers
 from pillows.models import Change
 
-#: The key of a record that says something of the database as a whole; no document has an empty id.
+#: The key of a record about the whole database; no document has an empty id.
 DATABASE_KEY = b""
 
 #: Largest value of a record; brokers take a megabyte by default (`message.max.bytes`).
@@ -23,7 +23,7 @@ MAX_RECORD_BYTES = 512 * 2**10
 
 #: Header: `connection/database`.
 SOURCE = "src"
-#: Header: when the database was created, as far as the server says.
+#: Header: when the database was created, if the server reports it.
 IDENTITY = "idn"
 
 
@@ -75,7 +75,7 @@ _decode_purge = msgspec.msgpack.Decoder(PurgeRecord).decode
 
 
 def encode_change(change: Change) -> bytes:
-    """Return the value of a document's record; one that would be too large says that it can't be read."""
+    """Return the value of a document's record; one that would be too large marks it as unreadable."""
     revs = change.revs
     value = _encode(ChangeRecord(change.leaf_version, revs[0], revs[1:], change.deleted, change.defect))
     if len(value) > MAX_RECORD_BYTES:
@@ -88,7 +88,7 @@ def decode_change(key: bytes, value: bytes) -> Change:
     """Return a document's record as a change without the document.
 
     Raises:
-        msgspec.MsgspecError, UnicodeDecodeError: it is none.
+        msgspec.MsgspecError, UnicodeDecodeError: it is not a valid record.
     """
     found = _decode_change(value)
     return Change(
@@ -105,6 +105,6 @@ def decode_purge(value: bytes) -> PurgeRecord:
     """Return a record about purges.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        msgspec.MsgspecError: it is not a valid record.
     """
     return _decode_purge(value)

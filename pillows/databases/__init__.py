@@ -1,1 +1,1 @@
-"""One pillow on many databases: tails take turns, and those without changes are parked."""
+"""One pillow on many databases: their tails take turns, and those without changes are parked."""

@@ -1,4 +1,4 @@
-"""The rows of one database in a target that several databases share, for comparisons and previews."""
+"""One database's rows in a target that several databases share, for comparisons and previews."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class DatabaseView(KeyedTransport):
         return self._keyed().describe_incomparable(output)
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents with other rows; see `KeyedTransport.find_altered`."""
+        """Return the documents whose rows differ; see `KeyedTransport.find_altered`."""
         keyed = [with_key(self._database, document) for document in documents]
         return {split_key(key)[1] for key in self._keyed().find_altered(output, keyed)}
 
     def open(self) -> TargetState:
-        """Refuse: a turn of the running pillow writes.
+        """Refuse to open: only turns of the running pillow write.
 
         Raises:
             ConfigError: always.
@@ -71,7 +71,7 @@ class DatabaseView(KeyedTransport):
         """Do nothing."""
 
     def write(self, batch: Batch) -> WriteResult:  # noqa: ARG002 - never opened
-        """Write nothing: it is never opened."""
+        """Write nothing: a view is never opened for writing."""
         return WriteResult()
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002 - never opened

@@ -1,4 +1,4 @@
-"""One run of a pillow on several databases: open the targets, then give turns to databases until a stop."""
+"""One run of a pillow on several databases: open the targets, then run turns until a stop."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from pillows.runtime.tail_settings import TailServices
 from pillows.user_code import confine
 from pillows.verify.repair import repair
 
-#: Turns beyond `max_active` while some wait for a silent source, or for the target. With the requests beside
-#: them there are at most 64 connections.
+#: Extra turns beyond `max_active` while some wait for a silent source or for the target. With all other
+#: requests there are at most 64 connections.
 SPARE_TURNS = 24
 
 #: Interval of the search for dead letters that are due, and for backfills.
@@ -56,7 +56,7 @@ class DatabasesRun:
         services: the pillow's.
         store: all checkpoints.
         monitor: follows what happens.
-        halt: ends the run: what the turns have read is written and checkpointed first.
+        halt: ends the run, after the changes that turns have read are written and checkpointed.
 
     Attributes:
         queue: the databases.
@@ -99,7 +99,7 @@ class DatabasesRun:
         self._due_at = 0.0
 
     def run(self) -> None:
-        """Give turns to databases until `halt` is set, then let those that run end.
+        """Give databases their turns until `halt` is set, then wait for the running turns.
 
         Raises:
             CheckpointMoved: an operator edited the pillow's checkpoint: run again.
@@ -157,7 +157,7 @@ class DatabasesRun:
 
     @property
     def behind_at(self) -> float | None:
-        """Monotonic seconds since when changes may wait; None at the head of every database in order."""
+        """Monotonic seconds since when changes may wait; None if every healthy database is at its head."""
         known = [self.queue.oldest_dirty_at(), *(turn.began_at for turn in self._turns.values())]
         if self._watch is not None:
             known.append(self._watch.behind_at)
@@ -183,7 +183,7 @@ class DatabasesRun:
         repair(*self._members.get_parts(name), ids, halt=halt)
 
     def wake(self) -> None:
-        """Let the run look at the queue at once."""
+        """Have the run check the queue at once."""
         self._wake.set()
 
     def _note_edit(self) -> None:
@@ -195,9 +195,9 @@ class DatabasesRun:
     # --- start and end
 
     def _open(self, stack: ExitStack, couch: CouchClient) -> tuple[Checkpoint, Sequence[SharedTransport]]:
-        """Open the transports that the databases share, and return the checkpoint of all together.
+        """Open the shared transports, and return the common checkpoint of all databases.
 
-        Refuse what contradicts it, once for all: a lost state directory, an emptied target, other outputs.
+        Check once for all databases: refuse a lost state directory, an emptied target or changed outputs.
         """
         settings, services = self._settings, self._services
         former = carry_over(self._store, settings.key, settings.tail.digest.source)
@@ -256,7 +256,7 @@ class DatabasesRun:
         gevent.killall(list(self._greenlets))
 
     def _drain(self) -> None:
-        """Let the running turns end: what they have read is written."""
+        """Wait for the running turns: they write the changes that they have read."""
         for turn in self._turns.values():
             turn.stop()
         while self._turns:
@@ -305,7 +305,7 @@ class DatabasesRun:
             self._wake.set()
 
     def _forget(self, members: Members, names: Sequence[str]) -> None:
-        """Remove the rows of databases that are deleted or no longer match, if that is configured."""
+        """If configured, remove the rows of databases that are deleted or no longer match."""
         for name in names:
             self.queue.add(name)
             self.queue.delete(name, "it is deleted, or excluded")
@@ -315,7 +315,7 @@ class DatabasesRun:
                 self._services.observer.notice(self._settings.key, event="database.removed", details=details)
 
     def _mark_due(self) -> None:
-        """Mark the databases with dead letters that are due, or with documents to send again."""
+        """Mark databases that have due dead letters, or documents to send again."""
         now = self._clock.monotonic()
         if now < self._due_at:
             return
@@ -327,7 +327,7 @@ class DatabasesRun:
                 self.queue.mark(tail.database, now)
 
     def _wait(self) -> None:
-        """Wait for a mark, the end of a turn, or the end of a wait."""
+        """Wait until a database is marked, a turn ends, or a back-off is over."""
         seconds = 1.0 if self._turns else TICK_SECONDS
         until_retry = self.queue.next_wait(self._clock.monotonic())
         if until_retry is not None:
@@ -366,7 +366,7 @@ class DatabasesRun:
 
 
 class _ServerSource:
-    """A whole server as the source of a start."""
+    """A whole server as a source, for the start decision."""
 
     def __init__(self, couch: CouchClient) -> None:
         self._couch = couch

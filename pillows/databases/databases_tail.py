@@ -5,8 +5,8 @@
             ...                                             # the ordinary pipeline, shared transports
         checkpoint.save()
 
-A parked database is a small record: it has neither greenlet nor connection. So the number of databases
-decides about little more than the length of a sweep.
+A parked database is a small record: it has neither greenlet nor connection. So more databases make little
+difference, except that a sweep takes longer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_settings import TailServices
 from pillows.verify.repair import limit_repair
 
-#: How often a repair looks whether the turn of its database has ended.
+#: Interval at which a repair checks whether the turn of its database has ended.
 _LOOK_SECONDS = 0.05
 
 #: The state of a single database, as the state of a tail.
@@ -73,7 +73,7 @@ class DatabasesTail:
         return self._monitor.ticked_at
 
     def run(self, stop: Event) -> None:
-        """Run until `stop` is set, then let the running turns end.
+        """Run until `stop` is set, then wait for the running turns.
 
         Raises:
             FatalError: the pillow cannot continue; the text has the reason and the remedy.
@@ -169,7 +169,7 @@ class DatabasesTail:
         )
 
     def pause(self, name: str) -> None:
-        """Give a database no more turns; one that runs ends soon."""
+        """Give a database no more turns. A running turn ends soon."""
         if self._run is not None and name in self._run.queue:
             turn = self._run.find_turn(name)
             self._run.queue.pause(name)
@@ -177,7 +177,7 @@ class DatabasesTail:
                 turn.stop()
 
     def resume(self, name: str) -> None:
-        """Give a database its turn soon, whatever held it back: a pause, a failure, a wait."""
+        """Give a database a turn soon, also after a pause or a failure, or during a back-off."""
         if self._run is not None and name in self._run.queue:
             self._run.queue.resume(name, self._services.clock.monotonic())
             if (turn := self._run.find_turn(name)) is not None:
@@ -185,7 +185,7 @@ class DatabasesTail:
             self._run.wake()
 
     def note_edit(self, name: str) -> None:
-        """Note that a database's checkpoint was edited: it is read from there, unless it is paused."""
+        """Note that a database's checkpoint was edited: read from there, unless the database is paused."""
         database = self._run.queue.get(name) if self._run else None
         if database is not None:
             database.proofs, database.proving = (), b""
@@ -193,10 +193,11 @@ class DatabasesTail:
                 self.resume(name)
 
     def repair(self, name: str, ids: Sequence[str]) -> None:
-        """Send documents of a database through the pipeline again; its turns wait meanwhile.
+        """Send documents of a database through the pipeline again. Its turns wait until that is done.
 
         Raises:
-            RetryableError: source or target was away for too long, or a turn did not end in time.
+            RetryableError: the source or the target was unreachable for too long, or a turn did not end in
+                time.
             FatalError: the pipeline cannot run.
             KeyError: there is no such database.
         """
@@ -216,5 +217,5 @@ class DatabasesTail:
                     self.resume(name)
 
     def is_active(self, name: str) -> bool:
-        """Return whether a turn of a database runs."""
+        """Return whether a database has its turn now."""
         return self._run is not None and self._run.find_turn(name) is not None

@@ -1,7 +1,8 @@
 """List the databases of a server with their descriptions, a page at a time.
 
-Three ways, found out by asking: `GET /_dbs_info` (CouchDB 3.2), `GET /_all_dbs` with `POST /_dbs_info` (2.2),
-`GET /_all_dbs` with one `GET /{db}` each (1.x, and proxies that let little pass). All are for server
+Three ways, in the order in which they are tried: `GET /_dbs_info` (CouchDB 3.2), `GET /_all_dbs` with
+`POST /_dbs_info` (2.2),
+`GET /_all_dbs` with one `GET /{db}` each (1.x, and restrictive proxies). All are for server
 administrators, unless `[chttpd] admin_only_all_dbs` is false; other users can only ask for databases by name.
 """
 
@@ -34,11 +35,11 @@ _Answer = TypeVar("_Answer")
 #: Weight of a request that opens one database instead of a hundred.
 _SINGLE = 0.1
 
-#: Databases that do not answer, one after the other, before it is the server that does not.
+#: Databases in a row that may fail to answer; after that the server itself counts as unreachable.
 SILENT_IN_A_ROW = 3
 
-#: Statuses that say that a server, or a proxy, does not serve a request; 401 and 403 are access errors. 1.x
-#: says 400, since it takes the path for the name of a database.
+#: HTTP statuses which mean that a server or a proxy does not support a request; 401 and 403 are access
+#: errors. CouchDB 1.x answers 400, as it takes the path for the name of a database.
 _UNSERVED = (400, 404, 405, 501)
 
 #: Databases in one request: the most that `POST /_dbs_info` takes (`max_db_number_for_dbs_info_req`).
@@ -56,8 +57,8 @@ class Description:
 
     Attributes:
         name: its name.
-        digest: of its position, its creation time and its purges; empty if the server did not describe it. An
-            equal one means that nothing has happened. A different one proves nothing: each node has its own.
+        digest: of its position, its creation time and its purges; empty if the server did not describe it.
+            Equal digests mean that nothing has changed. Different ones prove nothing: each node has its own.
         identity: its creation time and the number of its purges; empty if the server did not describe it.
     """
 
@@ -74,9 +75,9 @@ def describe(name: str, info: DatabaseInfo) -> Description:
 
 
 def halve(ranges: Sequence[tuple[str, str]], known: Iterable[str]) -> list[tuple[str, str]]:
-    """Return ranges of names, those of many databases in two parts, so that two can be asked for at once.
+    """Split ranges of many databases in two, so that two requests can run at once.
 
-    Both parts hold the name in the middle.
+    The name in the middle is in both parts.
 
     Args:
         ranges: first and last name of each.
@@ -98,11 +99,11 @@ def parse_identity(text: str) -> DatabaseIdentity | None:
 
 
 class NotListedError(FatalError):
-    """The server does not list its databases for us."""
+    """The server does not list its databases for our user."""
 
 
 class Way(IntEnum):
-    """How a server is asked for its databases."""
+    """The requests by which a server's databases are listed."""
 
     DESCRIBED_TOGETHER = 0
     NAMED_TOGETHER = 1
@@ -114,8 +115,8 @@ class DatabaseList:
 
     Args:
         couch: the server.
-        pace: called before each request with its weight; waits so that the server can keep up.
-        wants: returns whether a database is to be described, given its name.
+        pace: called with the weight of each request before it is sent; waits to limit the rate.
+        wants: returns whether a database should be described, given its name.
 
     Attributes:
         way: how the server was asked.
@@ -134,16 +135,17 @@ class DatabaseList:
         self.way = Way.DESCRIBED_TOGETHER
 
     def pages(self, start: str, end: str) -> Iterator[Sequence[Description]]:
-        """Yield the databases from one name to another, in order, at most `PAGE` at a time.
+        """Yield pages of at most `PAGE` databases between two names, in order.
 
         Raises:
-            NotListedError: the server does not list its databases for us.
-            RetryableError: the server is away or busy.
-            AccessError: it does not let us in.
+            NotListedError: the server does not list its databases for our user.
+            RetryableError: the server is unreachable or busy.
+            AccessError: the server denies access.
         """
         after = ""
         while True:
-            # With the row of the first name itself, if it exists. 1.x ignores the range, and lists all.
+            # The answer includes the first name itself, if it exists. CouchDB 1.x ignores the range and lists
+            # all.
             entries = self._list(after or start, end)
             fresh = [
                 each
@@ -158,17 +160,17 @@ class DatabaseList:
             after = entries[-1].key
 
     def describe_some(self, names: Sequence[str]) -> Iterator[Sequence[Description]]:
-        """Yield the databases of these names that exist, each with one request.
+        """Yield the databases with the given names that exist; send one request for each.
 
         Raises:
-            RetryableError, AccessError: as `pages`; what concerns one database alone is not raised.
+            RetryableError, AccessError: as `pages`. Errors of a single database are not raised.
         """
         for name in names:
             yield self._describe_one(name)
 
     @property
     def limit(self) -> FatalError | None:
-        """What the server lacks for the best way, and the remedy; None if it lacks nothing."""
+        """An error that says why the best way is not used, with the remedy; None if it is used."""
         lacking = {Way.NAMED_TOGETHER: "`GET /_dbs_info`", Way.ONE_BY_ONE: "`_dbs_info`"}.get(self.way)
         if lacking is None:
             return None
@@ -176,7 +178,7 @@ class DatabaseList:
         return FatalError(f"The server has no {lacking}.", remedy=remedy)
 
     def _list(self, start: str, end: str) -> Sequence[_Entry]:
-        """Return up to `PAGE + 1` databases, with their descriptions if the server gives them at once."""
+        """Return up to `PAGE + 1` databases, with descriptions if they come in the same answer."""
         query = urlencode({"startkey": _quote(start), "endkey": _quote(end), "limit": PAGE + 1})
         if self.way is Way.DESCRIBED_TOGETHER:
             try:
@@ -208,7 +210,7 @@ class DatabaseList:
         return self._couch.json(method, path, type_, body=body, max_bytes=LIST_ANSWER_BYTES)
 
     def _describe_one(self, name: str) -> Sequence[Description]:
-        """Return one database, or nothing if it does not exist. One that is in trouble has no digest."""
+        """Return one database; nothing if it does not exist. If it can't be read, its digest is empty."""
         self._pace(_SINGLE)
         try:
             info = get_database_info(self._couch, name)
@@ -230,7 +232,7 @@ def _quote(name: str) -> str:
 
 
 def _raise_unless_unserved(error: PillowError) -> None:
-    """Raise an error unless it says that this request is not served."""
+    """Raise an error again unless it means that the server does not support the request."""
     is_unserved = isinstance(error, MissingError | ForbiddenError) or (
         isinstance(error, RejectedError | ServerError) and error.status in _UNSERVED
     )

@@ -1,7 +1,7 @@
 """Report the events of single databases under the key of their pillow.
 
-Ten thousand databases must not become ten thousand series, nor log lines a minute. Events that an
-operator has to see name the database in their text.
+Otherwise ten thousand databases would have ten thousand metric series, and as many log lines a minute. Events
+that an operator has to see name the database in their text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class MemberObserver(Observer):
         rate: counts the acknowledged changes.
 
     Attributes:
-        changes: acknowledged so far.
+        changes: the number of changes that are acknowledged so far.
     """
 
     def __init__(self, observer: Observer, tail: TailKey, rate: Rate) -> None:
@@ -34,15 +34,15 @@ class MemberObserver(Observer):
 
     @property
     def data_observers(self) -> Sequence[DataObserver]:  # type: ignore[override]
-        """Those of the pillow's observer, under its key."""
+        """The data observers of the pillow's observer, called with the pillow's key."""
         return [_MemberDataObserver(each, self._tail) for each in self._observer.data_observers]
 
     def change(self, tail: TailKey, *, count: int, kept: int, filtered: int) -> None:  # noqa: ARG002 - the pillow's instead
-        """Pass it on."""
+        """Pass the event on."""
         self._observer.change(self._tail, count=count, kept=kept, filtered=filtered)
 
     def stage(self, tail: TailKey, *, stage: str, seconds: float) -> None:  # noqa: ARG002 - as above
-        """Pass it on."""
+        """Pass the event on."""
         self._observer.stage(self._tail, stage=stage, seconds=seconds)
 
     def write(
@@ -54,23 +54,23 @@ class MemberObserver(Observer):
         size_bytes: int,
         seconds: float,
     ) -> None:
-        """Pass it on."""
+        """Pass the event on."""
         self._observer.write(
             self._tail, transport=transport, documents=documents, size_bytes=size_bytes, seconds=seconds
         )
 
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:  # noqa: ARG002 - as above
-        """Pass it on."""
+        """Pass the event on."""
         self._observer.batch(self._tail, documents=documents, refused=refused, dead=dead, seconds=seconds)
 
     def acknowledged(self, tail: TailKey, *, changes: int, seconds: float) -> None:  # noqa: ARG002 - as above
-        """Count, and pass it on."""
+        """Count the changes, and pass the event on."""
         self.changes += changes
         self._rate.add(changes)
         self._observer.acknowledged(self._tail, changes=changes, seconds=seconds)
 
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
-        """Pass it on, with the database."""
+        """Pass the event on, with the database."""
         self._observer.retry(
             self._tail,
             where=where,
@@ -80,17 +80,17 @@ class MemberObserver(Observer):
         )
 
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
-        """Pass it on, with the database."""
+        """Pass the event on, with the database."""
         self._observer.rewind(self._tail, kind=kind, reason=f"{tail.database}: {reason}")
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
-        """Pass it on, with the database."""
+        """Pass the event on, with the database."""
         self._observer.dead_letter(
             self._tail, transport=transport, id=f"{tail.database}:{id}", stage=stage, error=error
         )
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
-        """Pass it on, with the database."""
+        """Pass the event on, with the database."""
         self._observer.warning(self._tail, event=event, details={"database": tail.database, **details})
 
 

@@ -1,8 +1,8 @@
-"""The checkpoints of a pillow on several databases: of each database, and of all together.
+"""The checkpoints of a pillow on several databases: one for each database, and one for all together.
 
-The pillow's own checkpoint has its name with the pattern. Its position is that in `_db_updates`; its digests
-and its epoch hold for all databases. A reset of it resets every database: each begins its pass when it has
-its next turn, because its own pass is older.
+The common checkpoint is stored under the pillow's name and pattern. Its position is the one in `_db_updates`;
+its digests and its epoch hold for all databases. Resetting it resets every database: each begins a new pass
+at its next turn, because its own epoch is lower.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pillows.databases.names import is_of_several
 
 T = TypeVar("T")
 
-#: Checkpoints that are looked at before other greenlets get their turn.
+#: Checkpoints that are read before other greenlets may run.
 TURN_CHECKPOINTS = 100
 
-#: Time in which the saves of several turns gather for one flush.
+#: Time to wait for the saves of other turns before a flush.
 GATHER_SECONDS = 0.01
 
 
@@ -36,7 +36,7 @@ def give_way(values: Iterable[T]) -> Iterator[T]:
 
 
 class PatternStore:
-    """The checkpoints as the start of the pillow sees them: without those of its databases.
+    """The checkpoints for the start of the pillow: those of its single databases are left out.
 
     Args:
         store: the checkpoints.
@@ -87,7 +87,7 @@ def carry_over(store: CheckpointStore, key: TailKey, source: str) -> TailKey | N
 
 
 class _SharedFlush:
-    """Lets the turns that save at about the same time share one flush of the disk.
+    """Lets turns that save at about the same time share one flush to disk.
 
     Args:
         store: the checkpoints.
@@ -98,7 +98,7 @@ class _SharedFlush:
         self._next: gevent.Greenlet[..., tuple[None, BaseException | None]] | None = None
 
     def wait(self) -> None:
-        """Wait until what was stored before is on disk.
+        """Wait until everything that was stored before is on disk.
 
         Raises:
             StoreWriteError: the write failed.
@@ -121,8 +121,8 @@ class MemberStore:
     Args:
         store: the checkpoints.
         pattern: the checkpoint of all databases together.
-        is_copy: whether a target saves the checkpoints with the rows. Those count after a crash, so a save
-            here is on disk only with the next one of all databases together.
+        is_copy: whether a target saves the checkpoints with the rows. After a crash the target's count, so a
+            save here is not flushed on its own, but with the next common checkpoint.
     """
 
     def __init__(self, store: CheckpointStore, pattern: Checkpoint, *, is_copy: bool = False) -> None:
@@ -133,7 +133,7 @@ class MemberStore:
         self.edit, self.watching = store.edit, store.watching
 
     def get(self, tail: TailKey) -> Checkpoint | None:
-        """Return a database's checkpoint; one that begins a pass if the pillow was reset since.
+        """Return a database's checkpoint. If the pillow was reset since, return one that begins a pass.
 
         Raises:
             IntegrityError: the stored checkpoint cannot be read.
@@ -150,7 +150,7 @@ class MemberStore:
         return replace(reset, epoch=max(stored.epoch, self._pattern.pass_epoch - 1))
 
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
-        """Save a database's checkpoint, unless nothing but the time has changed.
+        """Save a database's checkpoint, unless only its time has changed.
 
         That of a new database is on disk before its rows are in a target: if it is deleted while the daemon
         is away, nothing else tells that it may have some.

@@ -1,4 +1,4 @@
-"""The databases of a pillow: their checkpoints, their turns, and what follows from the end of a turn."""
+"""The databases of a pillow: their checkpoints, their turns, and the decision after each turn."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pillows.retry.retrier import Retrier
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
 
-#: Age of a database up to which a deletion that `_db_updates` tells of, perhaps late, may be that of another
-#: one that was created in the same second.
+#: A deletion reported by `_db_updates` may be late. For a database younger than this, it may be the deletion
+#: of an earlier one that was created in the same second.
 YOUNG_SECONDS = 3600.0
 
 
@@ -64,7 +64,7 @@ class Members:
         shared: the transports, unless each database has its own.
         couch: the server.
         queue: the states of the databases.
-        observer: receives what happens in turns.
+        observer: receives the events of turns.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Members:
         return Turn(settings, services)
 
     def get_parts(self, name: str) -> tuple[TailSettings, TailServices]:
-        """Return the settings and services of a turn of a database, from its checkpoint on.
+        """Return the settings and services of a database's turn, which begins at its checkpoint.
 
         Raises:
             IntegrityError: its checkpoint cannot be read.
@@ -132,7 +132,7 @@ class Members:
         until = clock.monotonic() + MAX_SECONDS
 
         def is_over() -> bool:
-            """Return whether others wait, or changes of this very database."""
+            """Return whether another database, or a change of this one, waits."""
             return clock.monotonic() >= until or bool(database and database.dirty_since is not None)
 
         backfill = settings.make_backfill(tail, is_over)
@@ -205,7 +205,7 @@ class Members:
         )
 
     def end_turn(self, name: str, result: TurnResult) -> None:
-        """Decide what follows from the end of a turn."""
+        """Note in the queue how a turn ended."""
         now, tail = self._services.clock.monotonic(), self._settings.tail_of(name)
         self._services.dead_letters.release(tail)
         match result.end:
@@ -269,10 +269,10 @@ class Members:
         return [DatabaseTransport(each, tail, stored, first_pass=fills_empty) for each in self._shared]
 
     def _may_be_another(self, tail: TailKey) -> bool:
-        """Return whether a database that was read may be another one than before.
+        """Return whether a database may have been recreated since it was last read.
 
-        Its time of creation is told in seconds, so it can't tell two of one second apart. A deletion alone
-        says little: that of one copy of a shard is told of as well, when shards are moved.
+        CouchDB reports the creation time in seconds, so two databases of the same second look alike. A
+        reported deletion proves little: moving a shard also reports the deletion of one copy.
         """
         database, stored = self._queue.get(tail.database), self._store.get(tail)
         if database is None or stored is None or not database.was_deleted:
@@ -282,7 +282,7 @@ class Members:
         return created_at.isdigit() and self._services.clock.wall() - int(created_at) < YOUNG_SECONDS
 
     def _begin_pass(self, tail: TailKey, kind: Rewind, reason: str) -> None:
-        """Read a database from its beginning: what the pass does not meet is removed at its end."""
+        """Begin a pass of a database. The rows that the pass does not write are removed at its end."""
         self._observer.rewind(tail, kind=kind, reason=reason)
         self._store.edit(tail, Checkpoint.reset)
         database = self._queue.get(tail.database)
@@ -298,7 +298,7 @@ class Members:
             self._store.note(tail, [each.hex() for each in database.proofs])
 
     def _read_proofs(self, tail: TailKey) -> tuple[bytes, ...]:
-        """Return the proofs of an earlier run, if the next turn begins at the checkpoint they are about."""
+        """Return the proofs of an earlier run, if they are about the current checkpoint."""
         try:
             was_reset = self._member_store.get(tail) != self._store.get(tail)
             if was_reset or any(tail.database in shared.ahead for shared in self._shared):

@@ -1,4 +1,4 @@
-"""The names of a pillow's databases: which ones it reads, and what of them is in its rows. Pure."""
+"""The names of the databases that a pillow reads, and their place in its rows. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pillows.models import DocumentRows, WriteResult, join_key, split_key
 
 _Value = TypeVar("_Value")
 
-#: Stands in a setting or a constant for the name of the database that a row comes from.
+#: Placeholder in a setting or a constant: the name of the row's database.
 PLACEHOLDER = "{source}"
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[a-z0-9_-]+")
 #: Longest name of a table, in characters; an index may have more.
 _LONGEST_NAME = 63
 
-#: Behind a prefix: comes after every name with that prefix, in CouchDB's order of names.
+#: Appended to a prefix, it sorts after every name with that prefix in CouchDB's order of names.
 _LAST = "\ufff0"
 
 
@@ -32,7 +32,7 @@ class DatabaseNames:
 
     Args:
         patterns: names, or globs with `*`, `?` and `[...]`.
-        exclude: likewise: those that are left out.
+        exclude: names or globs of databases that are left out.
     """
 
     def __init__(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> None:
@@ -42,7 +42,7 @@ class DatabaseNames:
         self._excluded = _compile(exclude)
 
     def matches(self, name: str) -> bool:
-        """Return whether a database is read. CouchDB's own, such as `_users`, must be written out."""
+        """Return whether a database is read. CouchDB's own, such as `_users`, must be named in full."""
         if self._excluded is not None and self._excluded.match(name):
             return False
         if name in self._written:
@@ -56,9 +56,9 @@ class DatabaseNames:
 
     @property
     def ranges(self) -> list[tuple[str, str]]:
-        """The ranges of names, first and last, that hold every database; none lies within another."""
+        """The ranges of names (first, last) that contain every database; no range lies within another."""
         found: list[tuple[str, str]] = []
-        # Of two that begin alike the longer one comes first: a glob's before that of a name.
+        # Of two ranges with the same start the longer one comes first: that of a glob before that of a name.
         for start, end in sorted(map(_to_range, self.patterns), key=lambda each: (each[0], -len(each[1]))):
             if not (found and found[-1][0] <= start and end <= found[-1][1]):
                 found.append((start, end))
@@ -76,12 +76,12 @@ def is_of_several(name: str) -> bool:
 
 
 def with_key(database: str, document: DocumentRows) -> DocumentRows:
-    """Return a document of one database with its key in place of its id."""
+    """Return a document of one database, with its key instead of its id."""
     return msgspec.structs.replace(document, id=join_key(database, document.id))
 
 
 def without_keys(database: str, result: WriteResult) -> WriteResult:
-    """Return the part of a result that concerns one database, by the ids of its documents."""
+    """Return one database's part of a result, with document ids instead of keys."""
     return WriteResult(
         refused=_pick(database, result.refused),
         dead=_pick(database, result.dead),
@@ -90,18 +90,18 @@ def without_keys(database: str, result: WriteResult) -> WriteResult:
 
 
 def fill_in(text: str, database: str) -> str:
-    """Return a text with the database's name in the place of `{source}`."""
+    """Return a text with `{source}` replaced by the database's name."""
     return text.replace(PLACEHOLDER, database)
 
 
 def fill_in_name(template: str, database: str) -> str:
     """Return the name of a table or an index of one database.
 
-    Letters that such a name cannot hold become `_`, and a long name is cut; a digest then keeps the names of
-    two databases apart.
+    Characters that are not allowed become `_`, and a long name is cut; a digest is then added, so that two
+    databases never get the same name.
 
     Args:
-        template: with `{source}`.
+        template: a name that contains `{source}`.
         database: the database's name.
     """
     room = _LONGEST_NAME - len(template.replace(PLACEHOLDER, ""))

@@ -24,13 +24,13 @@ class TurnBackfill(Protocol):
     """Sends chosen documents of a database again, in its turn.
 
     Attributes:
-        is_running: whether the turn has to go on for it.
+        is_running: whether the turn has to continue for the backfill.
     """
 
     is_running: bool
 
     def run(self, sender: DocumentSender) -> None:
-        """Send them, and end soon once the turn should."""
+        """Send the documents. Return soon after the turn should end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,17 @@ class DatabasesSettings:
     """The values that a pillow on several databases runs with.
 
     Attributes:
-        tail: those of all databases together; its key's source is `connection/pattern`.
-        source: which databases, and how they are read.
+        tail: the settings of all databases together; the source in its key is `connection/pattern`.
+        source: the databases, and how they are read.
         make_client: returns a client of the server; the run acquires and releases it.
         pillow_of: returns the pipeline of a database, given its tail.
         prefilter: whether a change's document is wanted; see `CouchFeed`.
-        make_apart: makes the transports of one database, where each has outputs of its own; None if all
-            databases share theirs.
+        make_apart: makes the transports of one database, if each has its own outputs; None if all databases
+            share them.
         is_paused: returns whether an operator has paused a database's tail.
-        list_backfills: returns the tails with documents to send again, of this pillow and others.
-        make_backfill: makes what sends those of a tail in its turn, given what says that the turn should end;
-            None if there are none.
+        list_backfills: returns the tails of all pillows that have documents to send again.
+        make_backfill: makes the backfill of a tail's turn, given a function that returns whether the turn
+            should end; returns None if there is nothing to send.
     """
 
     tail: TailSettings
@@ -67,5 +67,5 @@ class DatabasesSettings:
         return self.tail.key
 
     def tail_of(self, database: str) -> TailKey:
-        """Return the key of one database's tail."""
+        """Return the key of a database's tail."""
         return TailKey(self.key.pillow, f"{self.source.connection}/{database}")

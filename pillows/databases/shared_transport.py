@@ -1,7 +1,7 @@
-"""One open transport for all databases of a pillow, which writes what many turns have ready in one call.
+"""One open transport for all databases of a pillow. One call writes the batches of many turns.
 
-Group commit: while one call is under way, the batches of other turns gather, and the next call takes them
-all. So ten thousand small databases cost a few transactions or requests, and not one each.
+Group commit: while a call is under way, the batches of other turns queue, and the next call writes them all.
+So ten thousand small databases need a few transactions or requests rather than one each.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class SharedTransport:
     Args:
         transport: open, and shared (`Transport.share`).
         options: the bounds of a call.
-        checkpoint: of all databases together; a target without transactions gets raised epochs with it.
+        checkpoint: of all databases together; for a target without transactions, it carries raised epochs.
         on_failure: called with an error that concerns all databases: the pillow cannot go on.
 
     Attributes:
         transport: as given.
-        ahead: name -> what a transactional target remembers of a database, if that is not the state
-            directory's checkpoint.
-        lost: the databases that the state directory knows, and a transactional target does not.
+        ahead: database name -> checkpoint in a transactional target, where it differs from that in the state
+            directory.
+        lost: the databases that have a checkpoint in the state directory, but not in a transactional target.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class SharedTransport:
         """Write a batch of one database, with the batches of others; wait for the result.
 
         Raises:
-            As `Transport.write`. An error that is not of one document is that of all in the call.
+            As `Transport.write`. An error that is not about one document is raised for every batch of the
+            call.
         """
         keyed = [with_key(tail.database, each) for each in batch.documents]
         checkpoints = {} if batch.checkpoint is None else {tail: batch.checkpoint}
@@ -93,7 +94,7 @@ class SharedTransport:
         return without_keys(tail.database, result or WriteResult())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save the checkpoint of all databases together in a transactional target, which holds the fence.
+        """Save the common checkpoint of all databases in a transactional target. It holds the fence.
 
         Raises:
             As `Transport.write`.
@@ -102,7 +103,7 @@ class SharedTransport:
             self.transport.write(Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint))
 
     def raise_epoch(self, epoch: int) -> None:
-        """Store an epoch durably, unless a higher one is: after a loss of the state directory it counts.
+        """Store an epoch durably, unless a higher one is stored. It is used if the state directory is lost.
 
         Raises:
             As `Transport.acquire`.
@@ -136,7 +137,7 @@ class SharedTransport:
                 self._write_group(self._take())
 
     def _take(self) -> Sequence[_Submission]:
-        """Take the next group: batches of one epoch and kind, each of another database, within the bounds."""
+        """Take the next group: batches of the same epoch and kind, at most one of each database."""
         first = self._waiting[0].batch
         group: dict[TailKey, _Submission] = {}
         documents = size_bytes = 0
@@ -167,13 +168,13 @@ class SharedTransport:
 
 
 class DatabaseTransport(Transport):
-    """The part of a shared transport that belongs to one database: what its turn writes to.
+    """One database's part of a shared transport, for its turn.
 
     Args:
         shared: the transport of all databases.
         tail: the database's tail.
         stored: its checkpoint in the state directory; None for a database that is new.
-        first_pass: whether nothing of it can be in the target yet.
+        first_pass: whether the target cannot hold rows of the database yet.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class DatabaseTransport(Transport):
     ) -> None:
         real = shared.transport
         super().__init__(real.name, tail, real.connection, real.outputs)
-        # Of this instance: a transport's own are the class's.
+        # On the instance: those of other transports are on the class.
         self.TYPE = real.TYPE or type(real).__name__  # type: ignore[misc]
         self.remembers = real.remembers  # type: ignore[misc]
         self.transactional = real.transactional and bool(real.shareable)  # type: ignore[misc]
@@ -191,7 +192,7 @@ class DatabaseTransport(Transport):
         self.needs_finish = not first_pass  # type: ignore[misc]
 
     def open(self) -> TargetState:
-        """Return what the target remembers of the database, as it was read when the pillow started."""
+        """Return the database's checkpoint in the target, as it was read when the pillow started."""
         found, stored = self._shared.ahead.get(self.key.database), self._stored
         if found is not None:
             return found
@@ -204,7 +205,7 @@ class DatabaseTransport(Transport):
         return TargetState(epoch=stored.epoch, empty=False, checkpoint=stored)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
-        """Store a raised epoch; the fence is that of all databases."""
+        """Store a raised epoch. All databases share one fence."""
         if not self.transactional:
             self._shared.raise_epoch(checkpoint.epoch)
         elif self._stored is not None and checkpoint.epoch > self._stored.epoch:
@@ -220,18 +221,18 @@ class DatabaseTransport(Transport):
         return result
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Remove the database's rows of lower epochs; there are none of a database that was new."""
+        """Remove the database's rows of lower epochs. A new database has none."""
         return 0 if self._first_pass else self._shared.sweep(self.key, epoch, kept)
 
     def close(self) -> None:
-        """Do nothing: the transport is that of all databases."""
+        """Do nothing: the other databases still use the transport."""
 
     def outputs_digest(self) -> str:
-        """Return "": the digest of the outputs is checked once, for all databases."""
+        """Return "": the digest of the outputs is checked once for all databases."""
         return ""
 
     def _note(self) -> None:
-        """Note that the target has the checkpoint that the state directory gets next."""
+        """Note that the target has the checkpoint which is saved in the state directory next."""
         self._shared.ahead.pop(self.key.database, None)
         self._shared.lost.discard(self.key.database)
 
@@ -239,12 +240,12 @@ class DatabaseTransport(Transport):
 def compare_checkpoints(
     shared: SharedTransport, kept: Collection[TailKey], stored: Callable[[TailKey], Checkpoint | None]
 ) -> set[TailKey]:
-    """Note where a transactional target and the state directory differ; return the tails the target knows.
+    """Note where a transactional target and the state directory differ; return the target's tails.
 
     Args:
         shared: the target.
-        kept: the tails that the state directory knows.
-        stored: returns the checkpoint of one of them.
+        kept: the tails that have a checkpoint in the state directory.
+        stored: returns the checkpoint of a tail in the state directory.
     """
     known: set[TailKey] = set()
     for tail, state in give_way(shared.transport.list_checkpoints()):
@@ -268,7 +269,7 @@ def _merge(batches: Sequence[Batch]) -> Batch:
 
 
 def _hand_over(group: Sequence[_Submission], raised: BaseException) -> None:
-    """Give the error of a call to all turns that wait for it; a killed writer counts as a stop."""
+    """Pass the error of a call to all turns that wait for it; a killed writer counts as a stop."""
     error = raised if isinstance(raised, Exception) else StoppedError()
     for each in group:
         each.done.set_exception(error)

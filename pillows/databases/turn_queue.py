@@ -1,8 +1,8 @@
-"""Which database is read next: the queue of those with changes, their back-off, and their states. Pure.
+"""Decide which database is read next: a queue of those with changes, their states and back-off. Pure.
 
-A database waits at most once in the queue, in the order in which the databases became dirty. One that is
-marked during its turn waits again after it, so no mark is lost. One that is paused during its turn stays so,
-whatever the turn came to.
+A database is in the queue at most once; the queue is ordered by the time at which databases became dirty. A
+database that is marked during its turn is queued again after it, so no mark is lost. One that is paused
+during its turn stays paused, however the turn ends.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import msgspec
 
 from pillows.databases.listing import Description
 
-#: Wait after the first failure of a database; it doubles with every further one, up to the longest.
+#: Wait after the first failure of a database. It doubles with each further failure, up to a maximum.
 FIRST_WAIT_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 3600.0
 
-#: Time between two answers that say that a database does not exist, before that is believed: a node that
-#: starts, or that lacks a shard, says so as well.
+#: A database counts as deleted if two answers this far apart say that it does not exist: a node that starts,
+#: or lacks a shard, says so as well.
 MISSING_SECONDS = 60.0
 
-#: Positions that are remembered of each database: the nodes of a cluster spell the same one differently.
+#: Digests that are kept for each database: each node of a cluster describes the same state differently.
 PROOFS = 4
 
 
@@ -41,20 +41,20 @@ class DatabaseState(StrEnum):
 
 
 class Database(msgspec.Struct, gc=False):
-    """What is known of one database. Small: there may be ten thousand.
+    """The state of one database in memory. It is small: there may be ten thousand.
 
     Attributes:
         state: its state.
-        reason: why, where the state needs one.
-        dirty_since: monotonic seconds since when changes may wait; None if there are none.
+        reason: the reason for the state, if it has one.
+        dirty_since: monotonic seconds since when changes may wait; None if none do.
         failures: failed turns in a row.
-        retry_at: monotonic seconds when it gets the next turn after a failure.
-        missing_since: monotonic seconds of the first answer that it does not exist; None if it does.
+        retry_at: monotonic seconds of the next turn after a failure.
+        missing_since: monotonic seconds of the first answer that said it does not exist; None if it exists.
         seen: digest of its description in the last sweep; empty before the first. See `listing.Description`.
         identity: creation time and purges in that description; empty if they may have changed since.
-        proving: the digest that is proved if the running turn reaches the head.
-        proofs: digests of descriptions of which a turn proved that nothing follows the checkpoint.
-        was_deleted: whether `_db_updates` told of a deletion, and no turn has ended since.
+        proving: the digest that becomes a proof if the running turn reaches the head.
+        proofs: digests of descriptions. A database with one of them has no changes after the checkpoint.
+        was_deleted: whether `_db_updates` reported a deletion, and no turn has ended since.
     """
 
     state: DatabaseState = DatabaseState.PARKED
@@ -93,7 +93,7 @@ class TurnQueue:
         return iter(self._databases)
 
     def get(self, name: str) -> Database | None:
-        """Return what is known of a database."""
+        """Return the state of a database."""
         return self._databases.get(name)
 
     def items(self) -> Iterator[tuple[str, Database]]:
@@ -110,8 +110,8 @@ class TurnQueue:
     def mark(self, name: str, now: float) -> None:
         """Note that a database may have changes; add it if it is new.
 
-        One that backs off, has failed or is paused only remembers it. One that was not found is tried again
-        at once: it may have been created anew.
+        A database that backs off, has failed or is paused keeps its state, and is read later. One that was
+        not found is queued at once: it may have been recreated.
         """
         self.add(name)
         database = self._databases[name]
@@ -122,7 +122,7 @@ class TurnQueue:
             self._enqueue(name, database)
 
     def see(self, description: Description, now: float) -> None:
-        """Note how a sweep found a database, and mark it if it may have changes."""
+        """Note a database's description from a sweep, and mark it if it may have changes."""
         name = description.name
         is_new = name not in self._databases
         self.add(name)
@@ -132,7 +132,7 @@ class TurnQueue:
             self.mark(name, now)
 
     def take(self, now: float) -> str | None:
-        """Return the database whose turn begins now; None if none waits."""
+        """Take the next database out of the queue for its turn; None if none waits."""
         self._end_waits(now)
         if not self._waiting:
             return None
@@ -144,9 +144,9 @@ class TurnQueue:
         return name
 
     def park(self, name: str) -> bool:
-        """End a turn that reached the head, with all that it read durable; return whether that proves more.
+        """End a turn that reached the head and wrote everything. Return whether that added a proof.
 
-        Nothing follows the checkpoint if the database is as it was seen before the turn.
+        The proof: if the description is the one from before the turn, nothing follows the checkpoint.
         """
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:  # paused meanwhile
@@ -162,7 +162,7 @@ class TurnQueue:
         return is_new
 
     def requeue(self, name: str, now: float) -> None:
-        """End a turn with more to do: it goes to the back of the queue."""
+        """End a turn that has more to read: move the database to the back of the queue."""
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:
             return
@@ -215,13 +215,13 @@ class TurnQueue:
             self._enter(database, DatabaseState.DELETED, reason)
 
     def pause(self, name: str) -> None:
-        """Give a database no more turns until `resume`. A turn that runs is ended by whoever calls this."""
+        """Give a database no more turns until `resume`. The caller ends a running turn."""
         database = self._databases[name]
         self._waiting.pop(name, None)
         self._enter(database, DatabaseState.PAUSED)
 
     def resume(self, name: str, now: float) -> None:
-        """Give a database a turn soon, whatever held it back. One that has a turn gets another after it."""
+        """Give a database a turn soon, even if it is paused, has failed, backs off or has one now."""
         database = self._databases[name]
         database.failures, database.missing_since = 0, None
         if database.dirty_since is None:
@@ -230,28 +230,28 @@ class TurnQueue:
             self._enqueue(name, database)
 
     def end_waits(self, now: float) -> None:
-        """Give their turns to all databases that back off: the server was away, and is back."""
+        """Queue all databases that back off: the server can be reached again."""
         for name, database in self._databases.items():
             if database.state is DatabaseState.BACKING_OFF and database.missing_since is None:
                 self.resume(name, now)
 
     def next_wait(self, now: float) -> float | None:
-        """Return the seconds until a database has waited long enough; None if none waits so."""
+        """Return the seconds until the first back-off ends; None if no database backs off."""
         self._drop_outdated()
         return max(0.0, self._backing_off[0][0] - now) if self._backing_off else None
 
     @property
     def waiting(self) -> int:
-        """How many databases wait for their turn."""
+        """The number of databases that wait for their turn."""
         return len(self._waiting)
 
     def oldest_dirty_at(self) -> float | None:
-        """Return since when the first database in the queue is dirty, in monotonic seconds; None without."""
+        """Return when the first database in the queue became dirty, in monotonic seconds; None if none waits."""
         first = next(iter(self._waiting), None)
         return None if first is None else self._databases[first].dirty_since
 
     def state_counts(self) -> Mapping[str, int]:
-        """Return state -> how many databases, without the states that none is in."""
+        """Return state -> number of databases; states without databases are left out."""
         return {str(state): self.counts[state] for state in DatabaseState if self.counts[state]}
 
     def _enter(self, database: Database, state: DatabaseState, reason: str = "") -> None:

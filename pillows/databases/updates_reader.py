@@ -1,7 +1,7 @@
 """Read `_db_updates`, the server's feed of databases that were created, updated or deleted.
 
-It is a hint and never the truth: CouchDB keeps pending updates in the memory of one process, and coalesces
-them (`src/global_changes/src/global_changes_server.erl`). What it loses a sweep finds.
+The feed may lose updates: CouchDB keeps pending ones in the memory of one process, and coalesces them
+(`src/global_changes/src/global_changes_server.erl`). Sweeps find the databases whose updates were lost.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pillows.errors import FatalError, RetryableError
 #: CouchDB sends a newline at this interval. It sends no headers before the first line.
 HEARTBEAT_SECONDS = 15.0
 
-#: Longest line that is read. A name has 238 characters at most, and a token some thousands.
+#: Longest line of the feed, in bytes. A name has at most 238 characters, and a token a few thousand.
 MAX_LINE_BYTES = 2**17
 
 
 class Update(msgspec.Struct, frozen=True):
-    """One line: something happened to a database.
+    """One line of the feed.
 
     Attributes:
         db_name: its name.
@@ -43,7 +43,7 @@ class _Page(msgspec.Struct):
 
 
 class NoUpdatesError(FatalError):
-    """The server has no `_db_updates` for us."""
+    """The server has no `_db_updates`, or refuses it to our user."""
 
 
 class UpdatesReader:
@@ -64,11 +64,11 @@ class UpdatesReader:
         self.activity = ActivityMonitor(couch.clock)
 
     def begin(self) -> None:
-        """Find out the present position, if there is no earlier one.
+        """Ask for the current position, if there is no earlier one.
 
         Raises:
-            NoUpdatesError: the server has no such feed, or not for our user.
-            RetryableError: it is away or busy.
+            NoUpdatesError: the server has no such feed, or refuses it to our user.
+            RetryableError: the server is unreachable or busy.
         """
         with _translated():
             if self.since is None:
@@ -105,7 +105,7 @@ class UpdatesReader:
                 for line in filter(None, map(bytes.strip, lines)):
                     self._take(line, on_update)
                 if len(rest) > MAX_LINE_BYTES:
-                    raise RetryableError("`_db_updates` sent a line without an end.")
+                    raise RetryableError(f"`_db_updates` sent a line of more than {MAX_LINE_BYTES} bytes.")
 
     def _take(self, line: bytes, on_update: Callable[[Update], None]) -> None:
         try:

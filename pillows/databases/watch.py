@@ -1,4 +1,4 @@
-"""Find out which databases of a server have changes: by `_db_updates` at once, by sweeps for certain."""
+"""Find the databases that have changes: `_db_updates` is fast but may miss some; sweeps find all."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from pillows.errors import AccessError, FatalError, RetryableError, StoppedError
 from pillows.feed.options import SourceOptions
 from pillows.retry.backoff import Backoff
 
-#: Requests of a sweep in a second: each opens the shards of a hundred databases, and must not evict the busy
-#: ones (`max_dbs_open` is 500).
+#: Requests of a sweep per second. Each opens the shards of a hundred databases, which must not evict those in
+#: use (`max_dbs_open` is 500).
 SWEEP_REQUESTS_PER_SECOND = 5.0
 
-#: Requests of a sweep at once: a server that takes long for each is not to make it twice as long.
+#: Concurrent requests of a sweep, so that a sweep of a slow server takes half as long.
 SWEEP_REQUESTS = 2
 
-#: Longest wait before another look for a stop, or for a reason to sweep.
+#: Interval at which a stop and reasons for a sweep are checked.
 _TICK_SECONDS = 5.0
 
 
-#: Failures of `_db_updates` in a row, without a byte between, after which it counts as missing.
+#: Failures of `_db_updates` in a row, without a byte received, after which the feed counts as missing.
 FAILURES_IN_A_ROW = 3
 
 #: Longest wait of the first sweep for the position in `_db_updates`.
 BEGIN_SECONDS = 10.0
 
-#: Least pause between two sweeps of very many databases.
+#: Shortest pause between two sweeps of very many databases.
 PAUSE_SECONDS = 1.0
 
-#: What a server may lack.
+#: The features that a server may lack.
 UPDATES, LISTING = "updates", "listing"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Something that a server lacks.
+    """A feature that a server lacks.
 
     Attributes:
-        error: what, and the remedy.
-        instead: what is done in its place.
+        error: names the feature and the remedy.
+        instead: how pillowd works without it.
     """
 
     error: FatalError
@@ -65,16 +65,16 @@ class ServerWatch:
         couch: the server.
         source: the intervals.
         names: which databases.
-        queue: where they are marked.
+        queue: marks them.
         on_mark: called after some were marked.
-        warn: reports an event and its details to the operator.
+        warn: logs a warning for the operator.
         since: a position in `_db_updates` of an earlier run; None for none.
 
     Attributes:
         swept: set once a sweep has seen all databases.
-        trouble: why the server can't be asked at present; empty if it can.
-        behind_at: monotonic seconds since when changes may be unknown: from the start until the first sweep
-            is done, and while the server can't be asked. None at other times.
+        trouble: why the server can't be asked now; "" if it can.
+        behind_at: monotonic seconds since when changes may be missed: from the start to the end of the first
+            sweep, and while the server can't be asked. None at other times.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ServerWatch:
 
     @property
     def since(self) -> Seq | None:
-        """The position in `_db_updates` after the last update that was marked; None if it is not known."""
+        """The position in `_db_updates` after the last processed update; None if unknown."""
         return self._reader.since
 
     @property
@@ -141,7 +141,7 @@ class ServerWatch:
             self._clock.wait(stop, wait_seconds)
 
     def run_sweeps(self, stop: Event) -> None:
-        """Sweep at the start, after each interruption of `_db_updates`, and at an interval."""
+        """Sweep at the start, after each interruption of `_db_updates`, and at regular intervals."""
         self._stop = stop
         stop.rawlink(lambda _: self._wanted.set())
         self._await_updates(stop)
@@ -173,16 +173,17 @@ class ServerWatch:
             self._wait_for_next(began_at, stop)
 
     def sweep(self) -> None:
-        """Look at every database, and mark those that may have changes.
+        """Check every database, and mark those that may have changes.
 
         Raises:
-            RetryableError: the server is away or busy; some were not looked at.
-            AccessError: it does not let us in.
-            NotListedError: it does not list its databases for us, and none is known by name.
+            RetryableError: the server is unreachable or busy; some databases were not checked.
+            AccessError: the server denies access.
+            NotListedError: the server does not list its databases for our user, and none is configured by
+                name.
             StoppedError: a stop was requested.
         """
         found: set[str] = set()
-        # A new one each time: what a proxy refuses while a server starts is served later.
+        # A new one each time: a proxy may refuse requests only while the server starts.
         listed = DatabaseList(self._couch, self._pace, self._names.matches)
         self._limits.pop(LISTING, None)
         try:
@@ -232,7 +233,7 @@ class ServerWatch:
         self._limits.pop(UPDATES, None)
 
     def _await_updates(self, stop: Event) -> None:
-        """Wait until the position in `_db_updates` is known: what follows the sweep is then not missed."""
+        """Wait until the position in `_db_updates` is known, so that no change after the sweep is missed."""
         until = self._clock.monotonic() + BEGIN_SECONDS
         while not stop.is_set() and not self._begun.is_set():
             left_seconds = until - self._clock.monotonic()
@@ -249,7 +250,7 @@ class ServerWatch:
         self._on_mark()
 
     def _mark_missing(self, found: set[str]) -> None:
-        """Mark the databases that were not found: their turns will find out that they are deleted."""
+        """Mark databases that the sweep did not find. Their turns confirm that they are deleted."""
         now = self._clock.monotonic()
         missing: Sequence[str] = [
             name
@@ -274,8 +275,8 @@ class ServerWatch:
         """Wait until the next sweep is due. An interruption of `_db_updates` makes it due sooner.
 
         Args:
-            began_at: monotonic seconds when the last one began: a change that it just missed waits no longer
-                than the interval.
+            began_at: monotonic seconds when the last sweep began, so that a change which it just missed waits
+                at most one interval.
             stop: ends the wait.
         """
         earliest = max(began_at + self._source.poll, self._clock.monotonic() + PAUSE_SECONDS)
@@ -288,7 +289,7 @@ class ServerWatch:
                 self._clock.wait(self._wanted, min(latest - now, _TICK_SECONDS))
 
     def _pace(self, weight: float) -> None:
-        """Wait before a request of a sweep.
+        """Wait before a request of a sweep, to limit the rate.
 
         Raises:
             StoppedError: a stop was requested.
@@ -300,7 +301,7 @@ class ServerWatch:
             raise StoppedError
 
     def _warn_of_limits(self) -> None:
-        """Warn of everything that the server lacks at once, and of each lack once."""
+        """Warn once of each feature that the server lacks."""
         new = [name for name in self._limits if name not in self._warned]
         if new:
             self._warned.update(new)

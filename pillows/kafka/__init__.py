@@ -1,1 +1,1 @@
-"""Kafka's client library under gevent, for topics as targets and for the service's own."""
+"""Kafka's client library under gevent: for topics as targets, and for the topics of a service."""

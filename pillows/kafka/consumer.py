@@ -1,4 +1,4 @@
-"""A consumer of Kafka's client library as greenlets use it: nothing here blocks the hub.
+"""A consumer of Kafka's client library for greenlets: nothing here blocks the hub.
 
 The library lives in a thread of its own; see `ConsumerThread`. There is no automatic commit and no automatic
 reset: after `Listener.revoked` has returned, nothing is committed for its partitions, ever. (An explicit
@@ -31,11 +31,11 @@ from pillows.kafka.settings import make_member_settings
 
 T = TypeVar("T")
 
-#: Bytes of one partition that may wait for their greenlet.
+#: Most bytes of one partition that may be queued for their greenlet.
 QUEUED_BYTES = 2**20
 #: Longest time to leave the group.
 CLOSE_SECONDS = 5.0
-#: How often the end of the thread is looked for.
+#: Interval at which a close checks whether the thread has ended.
 _STEP_SECONDS = 0.02
 
 _LOGGER = logging.getLogger("librdkafka")
@@ -48,11 +48,11 @@ class Consumer:
         options: the cluster.
         group: the membership.
         topic: the topic, which must exist.
-        listener: hears of the partitions.
+        listener: is called when partitions are assigned, revoked or lost.
         max_queued_bytes: most bytes of one partition that wait to be taken; then it is paused.
 
     Attributes:
-        session_seconds: a member that is silent for so long loses its partitions.
+        session_seconds: a member that is silent for longer loses its partitions.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Consumer:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is read; None if all is well."""
+        """Why no messages arrive; None while they do."""
         return self._thread.trouble
 
     @property
@@ -102,10 +102,10 @@ class Consumer:
         self._thread.start()
 
     def take(self, partition: int, seconds: float) -> list[LibraryMessage]:
-        """Take the messages of a partition that have come.
+        """Take the messages that have arrived from a partition.
 
-        Among them are errors (`ABOUT_PARTITIONS`): that the end was reached, whose offset counts what holds
-        no message, too; and that an offset is not there any more.
+        They include errors about the partition (`ABOUT_PARTITIONS`): its end was reached, or the requested
+        offset no longer exists. The offset of an end error also counts control records.
 
         Args:
             partition: the partition.
@@ -125,32 +125,33 @@ class Consumer:
         """Commit offsets of partitions that are read.
 
         Raises:
-            RetryableError: they are not committed, perhaps because the group is being rebalanced.
-            FatalError: they will not be: another member of our id has joined, or the brokers refuse us.
+            RetryableError: they were not committed, for example because the group is rebalancing.
+            FatalError: a retry cannot help: another member with our id has joined, or the brokers deny
+                access.
         """
         self._call(lambda library: self._thread.commit(library, offsets))
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read a partition from an offset on. `take` returns nothing that was read before.
+        """Read a partition from the given offset. Messages read before the call are dropped.
 
-        Not for `assigned` and `revoked`, which it would wait for.
+        Do not call this from `assigned` or `revoked`: it waits for them to return.
 
         Args:
-            partition: the partition; if `assigned` did not name it, it is not read before.
+            partition: the partition. If `assigned` returned no offset for it, reading starts with this call.
             offset: a number, or `OFFSET_BEGINNING`.
 
         Raises:
-            PillowError: the partition is not ours any more, or the brokers refuse.
+            PillowError: the partition is no longer assigned to us, or the brokers refuse.
         """
         self._call(
             lambda library: self._thread.seek(library, partition, offset), self._thread.call_between_polls
         )
 
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Offset]:
-        """Return the committed offsets; without partitions that have none.
+        """Return the committed offsets; partitions without one are left out.
 
         Raises:
-            PillowError: the brokers do not say.
+            PillowError: the brokers do not answer.
         """
         asked = [TopicPartition(self._topic, number) for number in partitions]
         found: list[TopicPartition] = self._call(lambda library: library.committed(asked, CALL_SECONDS))
@@ -164,10 +165,10 @@ class Consumer:
         }
 
     def bounds(self, partition: int) -> tuple[int, int]:
-        """Return the first offset of a partition that the brokers still have, and the one after the last.
+        """Return the first offset of a partition, and the one after its last message.
 
         Raises:
-            PillowError: the brokers do not say.
+            PillowError: the brokers do not answer.
         """
         asked = TopicPartition(self._topic, partition)
         found: tuple[int, int] = self._call(
@@ -176,19 +177,19 @@ class Consumer:
         return found
 
     def end_offset(self, partition: int) -> int | None:
-        """Return the offset behind the last message, as far as it is known without asking."""
+        """Return the offset after the last message, as last seen; do not ask the brokers."""
         queue = self._thread.queues.get(partition)
         return None if queue is None else queue.end_offset
 
     def owns(self, partition: int) -> bool:
-        """Return whether a partition is ours, as far as the group has told the thread."""
+        """Return whether a partition is assigned to us, as of the last poll."""
         return self._thread.owns(partition)
 
     def count_partitions(self) -> int:
         """Return how many partitions the topic has.
 
         Raises:
-            PillowError: the brokers do not say.
+            PillowError: the brokers do not answer.
         """
         found = self._call(lambda library: library.list_topics(self._topic, timeout=CALL_SECONDS))
         return len(found.topics[self._topic].partitions)
@@ -199,9 +200,9 @@ class Consumer:
             self._arrived[partition].set()
 
     def close(self) -> None:
-        """Have the listener drain what is assigned, commit that, and leave the group. May be called twice.
+        """Drain and commit the assigned partitions, and leave the group. May be called twice.
 
-        A static member keeps its partitions until its session is over.
+        A static member keeps its partitions until its session times out.
         """
         if self._server is None:
             return
@@ -238,7 +239,7 @@ class Consumer:
     # --- on the hub
 
     def _on_wake(self) -> None:
-        """Take what the thread tells. Runs in the hub, so it must not wait."""
+        """Take the events of the thread. Runs in the hub, so it must not wait."""
         events = self._thread.events
         while events:
             event = events.popleft()

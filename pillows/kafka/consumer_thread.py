@@ -1,7 +1,7 @@
-"""The native thread that a consumer of Kafka's client library lives in.
+"""The native thread in which a consumer of Kafka's client library runs.
 
-Every call of the library that may wait is made here, and nothing of gevent is touched: the hub is woken by a
-watcher that any thread may signal. The library's callbacks run inside `poll`, so in this thread, too.
+Every call of the library that may wait is made here. The thread uses nothing of gevent but a watcher that
+wakes the hub, which any thread may signal. The library's callbacks run inside `poll`, so in this thread, too.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pillows.kafka.errors import Failure, Verdict, to_error
 from pillows.kafka.group import ASSIGN_SECONDS, REVOKE_SECONDS, Offset
 from pillows.kafka.partition_queue import PartitionQueue
 
-#: Longest wait for a message; calls from the hub wait for its end.
+#: Longest wait for a message. A call from the hub has to wait that long.
 POLL_SECONDS = 0.1
-#: Errors of one partition, which stand in its queue like messages: it was read to its end; its offset is not
-#: there any more.
+#: Errors about one partition, which are queued like its messages: its end was reached, or its offset no
+#: longer exists.
 ABOUT_PARTITIONS = ("_PARTITION_EOF", "_AUTO_OFFSET_RESET")
-#: Messages between two looks at the calls.
+#: Messages that are taken before waiting calls are run.
 _TURN_MESSAGES = 500
 #: How long a partition that was just assigned may refuse a seek.
 _SEEK_SECONDS = 10.0
@@ -39,7 +39,7 @@ _SEEK_SECONDS = 10.0
 _HELD_OFFSET = 0
 #: The library's words where another member has joined with our instance id.
 _FENCED = "consumer fenced"
-#: How often brokers that were away are asked whether they are back; nothing tells an idle consumer.
+#: Interval at which unreachable brokers are asked again: an idle consumer is not notified when they return.
 _ASK_SECONDS = 1.0
 
 # Those of the standard library: gevent's would need the hub.
@@ -54,7 +54,7 @@ Call = Callable[[LibraryConsumer | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebalance:
-    """Partitions that come or go.
+    """A change of the assigned partitions.
 
     Attributes:
         kind: `assigned`, `revoked` or `lost`.
@@ -67,8 +67,8 @@ class Rebalance:
     answer: Callable[[Any], None]
 
 
-#: What the hub is told: partitions that come or go, a line of the library's log, the error that ended it, or
-#: a function to call there.
+#: An event for the hub: a rebalance, a line of the library's log, the error that ended the thread, or a
+#: function to call on the hub.
 Event = Rebalance | str | PillowError | Callable[[], None]
 
 
@@ -86,7 +86,7 @@ class ConsumerThread:
         events: for the hub.
         queues: partition -> its messages; replaced as a whole.
         polled_at: monotonic seconds of the last poll.
-        trouble: why nothing is read; None if all is well.
+        trouble: why no messages arrive; None while they do.
         has_ended: whether it has left the group and ended.
     """
 
@@ -123,11 +123,11 @@ class ConsumerThread:
         _start_thread(self._run, ())
 
     def call(self, call: Call) -> None:
-        """Have a call made in the thread, during a rebalance too. It must not raise."""
+        """Run a function in the thread, also during a rebalance. It must not raise."""
         self._put_call(self._calls, call)
 
     def call_between_polls(self, call: Call) -> None:
-        """Have a call made in the thread when no rebalance is under way. It must not raise."""
+        """Run a function in the thread once no rebalance is under way. It must not raise."""
         self._put_call(self._seeks, call)
 
     def owns(self, partition: int) -> bool:
@@ -135,7 +135,7 @@ class ConsumerThread:
         return partition in self._owned and not self.has_ended
 
     def close(self) -> None:
-        """Have the thread drain what is assigned, leave the group and end."""
+        """Ask the thread to drain the assigned partitions, leave the group and end."""
         self._is_closing = True
 
     def _put_call(self, calls: Any, call: Call) -> None:
@@ -167,7 +167,7 @@ class ConsumerThread:
             self._wake()
 
     def tell(self, event: Event) -> None:
-        """Tell the hub."""
+        """Queue an event for the hub, and wake it."""
         self.events.append(event)
         self._wake()
 
@@ -186,14 +186,14 @@ class ConsumerThread:
                 self._drain(consumer, sorted(self._owned))
         finally:
             self._is_leaving = True
-            # A member whose id another one uses has nothing to leave.
+            # If another member has taken over our id, there is no membership to leave.
             with suppress(KafkaException, RuntimeError):
                 consumer.close()
 
     def _poll(self, consumer: LibraryConsumer) -> None:
-        """Take the messages that have come, or wait for the first.
+        """Take the messages that have arrived, or wait for the first.
 
-        One by one: in a batch, messages from before a rebalance might stand beside those from after it.
+        Take one message per call: a batch could mix messages from before and after a rebalance.
         """
         message = consumer.poll(POLL_SECONDS)
         self.polled_at = time.monotonic()
@@ -219,9 +219,9 @@ class ConsumerThread:
             queue.put(message)
 
     def _look_at_queues(self, consumer: LibraryConsumer) -> None:
-        """Note where partitions end, as far as the library knows; fetch nothing of those that nobody takes.
+        """Note the known end of each partition, and pause partitions whose queue is full.
 
-        The thread goes on polling, or the group would move on without us.
+        The thread keeps polling: otherwise the group would take our partitions away.
         """
         for partition, queue in self.queues.items():
             place = TopicPartition(self._topic, partition)
@@ -241,11 +241,11 @@ class ConsumerThread:
         """Commit offsets, and wait for the answer.
 
         Raises:
-            RetryableError: one is of a partition that is not ours any more.
-            KafkaException: they are not committed, or not all.
+            RetryableError: one of the partitions is no longer assigned to us.
+            KafkaException: some or all were not committed.
         """
         if gone := {each.partition for each in offsets} - self._owned:
-            raise RetryableError(f"The partitions {sorted(gone)} of {self._topic} are not ours any more.")
+            raise RetryableError(f"The partitions {sorted(gone)} of {self._topic} are not assigned any more.")
         answered = consumer.commit(
             offsets=[
                 TopicPartition(self._topic, each.partition, each.offset, each.metadata) for each in offsets
@@ -257,14 +257,14 @@ class ConsumerThread:
                 raise KafkaException(each.error)
 
     def seek(self, consumer: LibraryConsumer, partition: int, offset: int) -> None:
-        """Read a partition from an offset on; drop what is queued.
+        """Read a partition from the given offset, and drop its queued messages.
 
         Raises:
-            RetryableError: the partition is not ours any more.
+            RetryableError: the partition is no longer assigned to us.
             KafkaException: the library refuses.
         """
         if partition not in self._owned:
-            raise RetryableError(f"The partition {partition} of {self._topic} is not ours any more.")
+            raise RetryableError(f"The partition {partition} of {self._topic} is not assigned any more.")
         self._drop_queues([partition])
         place = TopicPartition(self._topic, partition, offset)
         until = time.monotonic() + _SEEK_SECONDS
@@ -301,7 +301,7 @@ class ConsumerThread:
             self._drain(consumer, [each.partition for each in partitions])
 
     def _drain(self, consumer: LibraryConsumer, partitions: Sequence[int]) -> None:
-        """Have the hub drain partitions, and commit what it answers."""
+        """Ask the hub to drain partitions, and commit the offsets that it returns."""
         if not partitions:
             return
         offsets: Sequence[Offset] = self._ask(consumer, "revoked", partitions, REVOKE_SECONDS) or ()
@@ -319,7 +319,7 @@ class ConsumerThread:
             self.tell(Rebalance(kind="lost", partitions=numbers, answer=lambda _: None))
 
     def _ask(self, consumer: LibraryConsumer, kind: str, partitions: Sequence[int], seconds: float) -> Any:
-        """Return the hub's answer; None if it is an error, or there is none in time."""
+        """Return the hub's answer; None if it raised an error or was too late."""
         answers: list[Any] = []
 
         def answer(value: Any) -> None:
@@ -365,7 +365,7 @@ class ConsumerThread:
 
 
 def _explain(failure: Failure) -> Failure:
-    """Return a failure as it is meant."""
+    """Rename failures whose name misleads: a fenced member, and a topic without a leader."""
     if failure.name == "_FATAL" and _FENCED in failure.text:
         return Failure(name="FENCED_INSTANCE_ID", text=failure.text)
     if failure.name == "UNKNOWN_TOPIC_OR_PART":  # it may be created, or its leader be found

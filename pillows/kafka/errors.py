@@ -1,4 +1,4 @@
-"""What an error of Kafka means for a message, and for the pillow. Nothing here waits."""
+"""Classify errors of Kafka: for one message, and for the whole pillow. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _NAMES = {
         "UNSUPPORTED_VERSION",
     },
     # Not INVALID_PRODUCER_EPOCH: a broker says that of a transaction that took longer than its timeout, too
-    # (KIP-588). The end of the transaction tells: librdkafka renews the epoch, which fails as `_FENCED`
-    # if there is a rival.
+    # (KIP-588). The end of the transaction decides: librdkafka renews the epoch, which fails as `_FENCED` if
+    # another producer has taken over.
     Verdict.FENCED: {"_FENCED", "FENCED_INSTANCE_ID", "PRODUCER_FENCED"},
 }
 _VERDICTS = {name: verdict for verdict, names in _NAMES.items() for name in names}

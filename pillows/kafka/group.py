@@ -1,4 +1,4 @@
-"""A member of a consumer group, and what it is told."""
+"""A member of a consumer group, and the listener for its partitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Group:
         id: the group.
         instance_id: the member, which keeps its partitions if it comes back within the session
             (KIP-345, static membership). A second member of the same id fences the first.
-        session_seconds: a member that is silent for so long loses its partitions.
+        session_seconds: a member that is silent for longer loses its partitions.
     """
 
     id: str
@@ -46,27 +46,27 @@ class Offset:
 
 
 class Listener(Protocol):
-    """Hears of a group's partitions. Called in greenlets, one call at a time."""
+    """Receives changes of the assigned partitions. Called in greenlets, one call at a time."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Begin with partitions; may wait for up to `ASSIGN_SECONDS`.
+        """Start reading partitions; may wait for up to `ASSIGN_SECONDS`.
 
         Returns:
-            Partition -> the offset where it begins. One that is missing is not read before `Consumer.seek`.
+            Partition -> the offset to start at. A partition without one is read only after `Consumer.seek`.
 
         Raises:
-            PillowError: none can be read; the membership ends.
+            PillowError: no partition can be read; the membership ends.
         """
 
     def revoked(self, partitions: Sequence[int]) -> Sequence[Offset]:
         """Drain partitions; may wait for up to `REVOKE_SECONDS`.
 
         Returns:
-            What to commit for them. It is refused if it comes too late.
+            The offsets to commit. They are dropped if this returns too late.
         """
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """Cut partitions that another member has already: nothing can be committed for them."""
+        """Stop partitions that another member already has: nothing can be committed for them."""
 
     def failed(self, error: PillowError) -> None:
-        """Note that the membership has ended, after `lost` for all of its partitions."""
+        """Note that the membership has ended. `lost` was called for all its partitions before."""

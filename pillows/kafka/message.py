@@ -13,10 +13,10 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         id: the document.
         key: its id in UTF-8.
-        topic: where it goes.
+        topic: the topic it is sent to.
         value: its value; None for null.
         headers: its headers.
-        partition: its partition; by its key unless given.
+        partition: its partition; chosen by the key unless given.
     """
 
     id: str

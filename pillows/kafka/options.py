@@ -29,7 +29,7 @@ class KafkaSasl(Options):
     """A user of the brokers.
 
     Attributes:
-        mechanism: how the password is proven. `PLAIN` sends it, so it needs `tls` on a network.
+        mechanism: how the password is checked. `PLAIN` sends it in clear, so it needs `tls` on a network.
         username: its name.
         password: its password.
     """
@@ -46,12 +46,12 @@ class KafkaConnection(Options):
         servers: HOST:PORT of one or several brokers; they name the others.
         tls: connect by TLS; `{}` trusts the system's certificates.
         sasl: log in.
-        timeout: how long a message may wait for its acknowledgement.
+        timeout: longest wait for the acknowledgement of a message.
         max_message: a larger message becomes a dead letter; at most `max.message.bytes` of the topic.
         max_buffered: most bytes that wait for their acknowledgement.
         compression: of the messages.
-        transactions: write each batch in one transaction, so consumers with `read_committed` never see a part
-            of it; and fence an earlier writer of the same pillow.
+        transactions: write each batch in one transaction. Consumers with `read_committed` never see a part of
+            it, and an earlier writer of the same pillow is fenced.
     """
 
     servers: tuple[str, ...] = Field(min_length=1)

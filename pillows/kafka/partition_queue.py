@@ -6,7 +6,7 @@ from collections import deque
 
 from confluent_kafka import Message as LibraryMessage
 
-#: What a message takes in memory beside its value.
+#: Memory of a message in addition to its value, in bytes.
 _MESSAGE_BYTES = 300
 
 
@@ -14,11 +14,11 @@ class PartitionQueue:
     """A queue with one writer, a thread, and one reader, the hub; it needs no lock.
 
     Args:
-        max_bytes: above this it is full, until it holds half of it.
+        max_bytes: above this the queue is full, until it has shrunk to half.
 
     Attributes:
-        is_paused: whether the thread fetches no more; of the thread alone.
-        end_offset: behind the last message of the partition, as far as the thread knows.
+        is_paused: whether fetching is paused. Only the thread uses it.
+        end_offset: the offset after the last message of the partition, as last seen by the thread.
     """
 
     __slots__ = ("_max_bytes", "_messages", "_put_bytes", "_taken_bytes", "end_offset", "is_paused")
@@ -38,7 +38,7 @@ class PartitionQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be put."""
+        """Whether fetching should be paused."""
         return self.size_bytes > (self._max_bytes // 2 if self.is_paused else self._max_bytes)
 
     def __bool__(self) -> bool:

@@ -28,18 +28,18 @@ T = TypeVar("T")
 #: Seconds after which a write that waits for a broker without a connection is given up, so that the pillow
 #: reports it; librdkafka would wait for `timeout`.
 DOWN_SECONDS = 5.0
-#: Seconds that a call beyond `produce` may take: to log in, to commit, to abort.
+#: Longest time of a call other than `produce`, in seconds: to log in, to commit, to abort.
 CALL_SECONDS = 20.0
 _FIRST_CALL_SECONDS = 1.0
 #: Seconds that the end of a transaction may take when the producer is closed.
 CLOSE_SECONDS = 3.0
-#: Seconds between two looks for errors and log lines while nothing is written; they would pile up.
+#: Seconds between polls while nothing is written. Without them, errors and log lines would pile up.
 _IDLE_POLL_SECONDS = 1.0
 #: Messages and bytes between two turns of the hub.
 _TURN_MESSAGES = 50
 _TURN_BYTES = 2**20
-#: Transactions that are begun for one delivery. After an aborted one librdkafka aborts the next one, too, if
-#: messages of the first had failed: "skipped sequence numbers" (measured with 2.16).
+#: Most transactions that are begun for one delivery. If messages of an aborted transaction had failed,
+#: librdkafka aborts the next one as well: "skipped sequence numbers" (measured with 2.16).
 _TRANSACTION_ATTEMPTS = 3
 _UNANSWERED = ("_TRANSPORT", "_TIMED_OUT")
 _PURGED = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
@@ -68,12 +68,12 @@ class Producer:
     def send(self, messages: Iterable[Message]) -> Delivery:
         """Send messages and wait for all reports; with transactions, in one transaction.
 
-        A document may have several messages. An iteration may raise; then nothing counts as delivered.
+        A document may have several messages. If the iterable raises, none of them counts as delivered.
 
         Raises:
             AwayError: no broker can be reached.
-            RetryableError: it is not known what was written.
-            AccessError, ConfigError: the brokers do not let us in.
+            RetryableError: some messages may have been written.
+            AccessError, ConfigError: the brokers refuse the login or the settings.
             FencedError: another producer has taken over the transactions.
         """
         if not self._transactional_id:
@@ -87,11 +87,11 @@ class Producer:
         return delivery
 
     def send_all(self, messages: Iterable[Message]) -> None:
-        """Send messages in one transaction: all of them or none. No message has a report, which is cheaper.
+        """Send messages in one transaction: all of them or none. Without reports per message this is cheaper.
 
         Raises:
-            RetryableError: it is not known whether they are written, or they are not.
-            AccessError, ConfigError, FencedError: they are not; see `send`.
+            RetryableError: they may or may not have been written.
+            AccessError, ConfigError, FencedError: they were not written; see `send`.
         """
         library = self.fence()
         if self._in_transaction:  # of a write that was killed
@@ -112,7 +112,7 @@ class Producer:
         self._in_transaction = False
 
     def fence(self) -> LibraryProducer:
-        """Take over the transactions, if any are used: an earlier producer can't write any more.
+        """Take over the transactions, if any are used: from then on an earlier producer cannot write.
 
         Returns:
             The library's producer.
@@ -130,9 +130,9 @@ class Producer:
         """Return the result of a call that waits for a broker, made in the producer's thread.
 
         Args:
-            work: gets the library's producer and the seconds that it may wait. The first call is a short
-                one, so that a refusal of our password is noticed soon; the next has the rest of the time, as
-                a large cluster may need it.
+            work: a function of the library's producer and the seconds that it may wait. It is called again if
+                it did not succeed in time: first with a short time, to notice a wrong password soon, then
+                with the rest, which a large cluster may need.
 
         Raises:
             PillowError: as `send`.
@@ -183,7 +183,7 @@ class Producer:
         return self._library
 
     def _note_error(self, error: KafkaError) -> None:
-        """Note an error that concerns no single message. Called within `poll`."""
+        """Note an error that is not about a single message. Called within `poll`."""
         failure = to_failure(error)
         if error.fatal():
             self._fatal = failure
@@ -193,7 +193,7 @@ class Producer:
             self._down_at = time.monotonic()
 
     def _poll(self) -> int:
-        """Take reports and errors that are there. Return how many."""
+        """Process waiting reports and errors. Return their number."""
         if self._library is None:
             return 0
         try:
@@ -212,11 +212,11 @@ class Producer:
         if refusal is None:
             return
         if refusal is self._fatal and refusal.verdict is not Verdict.FENCED:
-            raise RetryableError(f"The producer failed, and is replaced: {refusal}.")
+            raise RetryableError(f"Kafka's producer failed and is replaced: {refusal}.")
         raise to_error(refusal, self._options.servers)
 
     def _explain(self, failure: Failure) -> Failure:
-        """Return a failure; for one of time while no broker can be reached, return that."""
+        """Return the error of a failure; a timeout while no broker can be reached is an `AwayError`."""
         if failure.name in ("_TIMED_OUT", "_MSG_TIMED_OUT") and self._down_at is not None:
             return Failure(name="_ALL_BROKERS_DOWN", text="no broker can be reached")
         return failure
@@ -252,7 +252,7 @@ class Producer:
         """Give the library a message.
 
         Raises:
-            KafkaException: it is refused, and there is no delivery to note that.
+            KafkaException: it is refused, and there is no `Delivery` that could record the failure.
         """
         report = delivery.expect(message.id) if delivery is not None else None
         headers: Any = message.headers
@@ -295,15 +295,15 @@ class Producer:
         """Give up a write that cannot succeed.
 
         Args:
-            began: when the last report came, or the wait began.
+            began: monotonic seconds of the last report, or of the start of the wait.
         """
         self._raise_refusal()
         now = time.monotonic()
         if self._down_at is not None and now - max(began, self._down_at) > DOWN_SECONDS:
             servers = ", ".join(self._options.servers)
-            raise AwayError(f"Kafka at {servers} acknowledges nothing: a broker cannot be reached.")
+            raise AwayError(f"Kafka at {servers} acknowledged no message: a broker cannot be reached.")
         if now - began > self._options.timeout + CALL_SECONDS:
-            raise RetryableError("Kafka's client reported nothing of the messages.")
+            raise RetryableError("Kafka's client sent no delivery reports for the messages.")
 
     # --- transactions
 
@@ -352,7 +352,7 @@ class Producer:
             self._check(began)
 
     def _abort(self, library: LibraryProducer) -> None:
-        """Abort the transaction; a producer that cannot is replaced before the next one."""
+        """Abort the transaction. A producer that fails to do so is replaced before the next transaction."""
         try:
             self._worker.run(library.abort_transaction, CALL_SECONDS)
         except KafkaException as error:
@@ -369,9 +369,10 @@ def _close(last: list[LibraryProducer], is_in_transaction: bool) -> None:
     """Destroy a producer, which ends its connections and threads.
 
     Args:
-        last: holds the last reference, which is given up here and not on the hub. The library's own `close`
-            would wait without end for a broker that hangs.
-        is_in_transaction: whether to abort one: readers of committed messages would wait for its timeout.
+        last: the last reference, dropped here rather than on the hub. The library's own `close` would wait
+            forever for a broker that hangs.
+        is_in_transaction: whether to abort a transaction. Otherwise consumers with `read_committed` would
+            wait for its timeout.
     """
     library = last.pop()
     library.purge()

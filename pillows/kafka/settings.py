@@ -26,14 +26,14 @@ class QuietLogger:
 
 
 def make_settings(options: KafkaConnection) -> dict[str, Any]:
-    """Return what every client of a cluster needs."""
+    """Return the settings that every client of a cluster needs."""
     protocol = ("sasl_" if options.sasl else "") + ("ssl" if options.tls else "plaintext")
     settings: dict[str, Any] = {
         "bootstrap.servers": ",".join(options.servers),
         "client.id": "pillowd",
         "security.protocol": protocol,
         "reconnect.backoff.max.ms": 1000,
-        # Partitions that are added to a topic are noticed after so long; the default is 5 minutes.
+        # Added partitions of a topic are noticed after this time; the default is 5 minutes.
         "topic.metadata.refresh.interval.ms": 10_000,
         "socket.keepalive.enable": True,
         "logger": QuietLogger(),
@@ -54,7 +54,7 @@ def make_consumer_settings(options: KafkaConnection, group_id: str = "pillowd") 
 
     Args:
         options: the connection.
-        group_id: the library wants one even where no group is joined.
+        group_id: the group. librdkafka requires one even if no group is joined.
     """
     return make_settings(options) | {
         "group.id": group_id,
@@ -65,7 +65,7 @@ def make_consumer_settings(options: KafkaConnection, group_id: str = "pillowd") 
         # Of each consumer; the default is 64 MiB.
         "queued.max.messages.kbytes": 1024,
         "allow.auto.create.topics": False,
-        # A synchronous commit waits for so long, and the thread with it.
+        # Longest time of a synchronous commit, which also holds up the thread.
         "socket.timeout.ms": 10_000,
     }
 
@@ -84,7 +84,7 @@ def make_member_settings(options: KafkaConnection, group: Group) -> dict[str, An
         "enable.partition.eof": True,
         "session.timeout.ms": session_ms,
         "heartbeat.interval.ms": min(2000, session_ms // 3),
-        # Also the longest time that the others wait for a member in a rebalance. The thread always polls.
+        # Also the longest time that the other members wait for this one in a rebalance.
         "max.poll.interval.ms": max(120_000, session_ms),
     }
 
@@ -107,7 +107,7 @@ def make_producer_settings(options: KafkaConnection, transactional_id: str) -> d
         # A batch is complete when it comes: waiting for more would only delay it (8.5 ms a message against
         # 3.4, measured with the default of 5 ms).
         "linger.ms": 0,
-        # Java's default: the same id is in the same partition whoever writes it.
+        # The default of Java's clients, so that every client sends an id to the same partition.
         "partitioner": "murmur2_random",
     }
     if transactional_id:

@@ -1,4 +1,4 @@
-"""A topic as it is created."""
+"""The settings with which a topic is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """A topic as it is created.
+    """The settings with which a topic is created.
 
     Attributes:
         name: its name.

@@ -27,9 +27,9 @@ class TopicLog:
     """The content of one partition.
 
     Attributes:
-        records: key -> its last message; without keys whose last value is null.
-        changed: the keys that were written since the offset that was given.
-        next_offset: behind the last message.
+        records: key -> its last message. Keys whose last value is null are left out.
+        changed: the keys that were written since the given offset.
+        next_offset: the offset after the last message.
     """
 
     records: Mapping[bytes, LibraryMessage]
@@ -38,19 +38,19 @@ class TopicLog:
 
 
 def read_log(options: KafkaConnection, topic: str, partition: int, since: int | None = None) -> TopicLog:
-    """Read what is committed of a partition up to its present end, in a thread of its own.
+    """Read the committed messages of a partition up to its current end, in a separate thread.
 
-    Wait for transactions that are open now: one of them may hold the last value of a key.
+    Wait for transactions that are open now: they may hold the last value of a key.
 
     Args:
         options: the cluster.
         topic: the topic.
         partition: the partition.
-        since: the offset to begin at; at the first by default.
+        since: the offset to begin at; the first one if None.
 
     Raises:
         RetryableError: the brokers are away, or transactions are still open after `CALL_SECONDS`.
-        AccessError, ConfigError: the brokers do not let us read it, or there is no such topic.
+        AccessError, ConfigError: the brokers deny access, or the topic does not exist.
     """
     begin = TopicPartition(topic, partition, OFFSET_BEGINNING if since is None else since)
     return SerialWorker().run(_read, options, begin)
@@ -72,7 +72,7 @@ def _read(options: KafkaConnection, begin: TopicPartition) -> TopicLog:
 
 
 def _find_end(settings: dict[str, Any], of: TopicPartition) -> int:
-    """Return the offset behind the last message, of open transactions too."""
+    """Return the offset after the last message, open transactions included."""
     with closing(Consumer(settings | {"isolation.level": "read_uncommitted"})) as consumer:
         return consumer.get_watermark_offsets(of, timeout=CALL_SECONDS)[1]
 

@@ -1,4 +1,4 @@
-"""Topics: described, and created if they are missing."""
+"""Describe topics, and create missing ones."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from pillows.kafka.topic import Topic
 from pillows.serial_worker import SerialWorker
 
 _IN_TIME = {"request_timeout": CALL_SECONDS}
-#: What another daemon that does the same at the same time makes of it.
+#: Errors that mean that another daemon has just made the same change.
 _DONE_MEANWHILE = ("TOPIC_ALREADY_EXISTS", "INVALID_PARTITIONS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterDescription:
-    """What a cluster says of itself.
+    """The brokers and topics of a cluster.
 
     Attributes:
         brokers: their number.
@@ -45,7 +45,7 @@ class ClusterDescription:
 
 
 def describe(producer: Producer) -> ClusterDescription:
-    """Ask for all topics: asking for a missing one by its name may create it.
+    """Describe the cluster with all its topics: a request that names a missing topic may create it.
 
     Raises:
         PillowError: see `Producer.send`.
@@ -63,18 +63,18 @@ def describe(producer: Producer) -> ClusterDescription:
 
 
 def create(options: KafkaConnection, missing: Sequence[Topic]) -> None:
-    """Create topics. One that somebody else creates meanwhile is fine.
+    """Create topics. It is not an error if another client creates one at the same time.
 
     Raises:
         ConfigError: its settings are refused.
         AccessError: we may not create topics.
-        RetryableError: the brokers cannot do it now.
+        RetryableError: the brokers cannot create topics now.
     """
     _administer(options, lambda admin: admin.create_topics(list(map(_to_new_topic, missing)), **_IN_TIME))
 
 
 def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]) -> None:
-    """Create the topics that are missing, and add the partitions that a topic has too few of.
+    """Create missing topics, and add missing partitions to existing ones.
 
     Raises:
         PillowError: see `create`, and `Producer.send`.
@@ -112,7 +112,7 @@ def _administer(
         raise to_error(to_failure(error.args[0]), options.servers) from error
     futures = ask(admin)
     until = time.monotonic() + CALL_SECONDS + 5
-    # `result` of a future would wait on a lock that gevent knows, for a thread that it does not.
+    # Do not call `result` of a future: it would wait on a patched lock for a native thread.
     while not all(future.done() for future in futures.values()):
         if time.monotonic() > until:
             raise RetryableError("Kafka did not answer an administrator in time.")

@@ -1,4 +1,4 @@
-"""One turn of one database: an ordinary run of a tail, whose feed ends."""
+"""One turn of one database: a run of a tail whose feed ends at the head."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pillows.runtime.tail_run import TailRun
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.user_code import describe_error
 
-#: A turn without a byte from the source for this time does not count as one of `max_active`: a few databases
-#: that hang must not hold up the others.
+#: A turn that received nothing from its source for this time does not count as one of `max_active`: a few
+#: hanging databases must not hold up the others.
 STALLED_SECONDS = 2.0
 
-#: Nor does a turn that has read everything, and waits for so many changes at most to be written: others read
-#: meanwhile, and the target gets more in one call.
+#: Nor does a turn that has read everything and has at most this many changes to write: other turns read
+#: meanwhile, and the target gets larger batches.
 FEW_CHANGES = 100
 
 
@@ -61,22 +61,23 @@ class TurnResult:
     reason: str = ""
 
 
-#: How a turn ends with an error: the first class that fits. Any other error is a defect, and backs off.
+#: The end of a turn by the class of its error; the first match counts. Any other error is a defect: the
+#: database backs off.
 _ENDS: Mapping[tuple[type[Exception], ...], TurnEnd] = {
     (CheckpointMoved, StoppedError): TurnEnd.MORE,
     (SourceMissingError,): TurnEnd.MISSING,
     (PurgesMissedError,): TurnEnd.PURGED,
     (SourceChangedError,): TurnEnd.RECREATED,
-    # A new database may get the function of a filter a little later.
+    # A new database may get its design document with the filter a little later.
     (AccessError, ConfigError, RetryableError): TurnEnd.BACK_OFF,
     (FatalError,): TurnEnd.FAILED,
 }
 
 
 class TurnMonitor(TailMonitor):
-    """Follows one turn, and ends it when its source fails: the other databases are not to wait.
+    """Monitors one turn, and ends it when its source fails, so that other databases need not wait.
 
-    A target that fails is retried within the turn: it fails for all databases.
+    A failing target is retried within the turn, since it fails for all databases.
 
     Args:
         tail: the database's tail.
@@ -90,7 +91,7 @@ class TurnMonitor(TailMonitor):
         self._halt = halt
 
     def note_trouble(self, operation: Hashable, reason: str) -> None:
-        """Note why an operation is retried; end the turn if it reads the source."""
+        """Note why an operation is retried. End the turn if that operation reads the source."""
         super().note_trouble(operation, reason)
         if reason.startswith("source: "):
             self.failure = reason
@@ -98,7 +99,7 @@ class TurnMonitor(TailMonitor):
 
 
 class Turn:
-    """A turn that begins now.
+    """One turn of one database. It begins when the object is made.
 
     Args:
         settings: of the database's tail.
@@ -116,7 +117,7 @@ class Turn:
         self._run = TailRun(settings, services, self._monitor, halt=self._halt)
 
     def run(self) -> TurnResult:
-        """Carry the changes that there are, and save the checkpoint."""
+        """Carry the waiting changes, and save the checkpoint."""
         try:
             self._run.run()
         except Exception as error:  # noqa: BLE001 - one database must not end the others
@@ -127,27 +128,27 @@ class Turn:
         return TurnResult(end=TurnEnd.HEAD if is_done else TurnEnd.MORE)
 
     def stop(self) -> None:
-        """Let the turn end soon: what was read is written."""
+        """Ask the turn to end soon. The changes already read are still written."""
         self._halt.set()
 
     def on_head(self, callback: Callable[[], None]) -> None:
-        """Call when everything was read that there was; what was read may still have to be written."""
+        """Note that the head is reached. Some changes may still have to be written."""
         if isinstance(self._run.feed, TurnFeed):
             self._run.feed.head.rawlink(lambda _: callback())
 
     @property
     def trouble(self) -> str:
-        """Why a target is retried; empty if none is."""
+        """Why a target is retried; "" if none is."""
         return self._monitor.reason
 
     @property
     def last_byte_at(self) -> float | None:
-        """Monotonic seconds of the last good byte from the source; None before the first."""
+        """Monotonic seconds of the last byte received from the source; None before the first."""
         return self._run.feed.last_byte_at
 
     @property
     def is_reading(self) -> bool:
-        """Whether it reads: its source is not silent, and not everything was read and is nearly written."""
+        """Whether the turn counts as one of `max_active`: the source is not silent, and much is to be done."""
         unacknowledged = self._run.unacknowledged
         if self._reached_head:
             return unacknowledged > FEW_CHANGES

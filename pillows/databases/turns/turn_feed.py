@@ -1,4 +1,4 @@
-"""The changes of one database until its head, or until its turn is over."""
+"""A feed of one database that ends at the head, or when the turn is over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 
-#: The most that a turn reads before the next database has its turn.
+#: Limits of one turn, so that the next database gets its turn.
 MAX_CHANGES = 10_000
 MAX_SECONDS = 10.0
 
@@ -37,7 +37,7 @@ _BUSY_SECONDS = 0.02
 
 
 class _MemberDatabase(SourceDatabase):
-    """A database of a known server: one request identifies it."""
+    """A database of a known server. One request is enough to identify it."""
 
     def identify(self) -> DatabaseIdentity:
         return self.info(None)
@@ -49,17 +49,17 @@ class TurnFeed(CouchFeed):
     Args:
         couch: a client of the server.
         source: the database, and how to read it.
-        prefilter: as of `CouchFeed`.
+        prefilter: see `CouchFeed`.
         observer: receives warnings.
         tail: the database's tail.
-        limit: the `_bulk_get` requests at a time, of all databases together.
-        found: the database as it was found a moment ago. If it is that of the checkpoint, an answer without
-            changes costs one request, and so does the whole database when it is read from its beginning.
-        is_busy: returns whether something else needs the feed, so that it must not end yet; given whether
-            the time of the turn is over.
+        limit: limits the concurrent `_bulk_get` requests of all databases together.
+        found: the description of the database from a moment ago. If it is the database of the checkpoint, one
+            request is enough to find no changes, or to read a small database from its beginning.
+        is_busy: returns whether something else still needs the feed, so that it must not end; its argument
+            says whether the turn's time is over.
 
     Attributes:
-        head: set once everything was read that there was.
+        head: set once the head was reached.
     """
 
     DATABASE: ClassVar[type[SourceDatabase]] = _MemberDatabase
@@ -92,11 +92,11 @@ class TurnFeed(CouchFeed):
         self._fetcher = self._source.create_fetcher(limit)
 
     def identify(self) -> DatabaseIdentity:
-        """Return the database's identity, as it was found a moment ago or is now."""
+        """Return the database's identity, from the sweep a moment ago or from a new request."""
         return self._found or super().identify()
 
     def find_first(self) -> Seq:
-        """Return the beginning: one of many databases is rarely so large that a listing is faster."""
+        """Return the beginning: few databases are so large that a listing would be faster."""
         return Seq.BEGINNING
 
     def read_first(self) -> ChangeBatch | None:
@@ -139,8 +139,8 @@ class TurnFeed(CouchFeed):
         """Yield the changes after `since`, and end.
 
         Raises:
-            RetryableError: the server is away or busy, or an answer was cut off.
-            PurgesMissedError: the source no longer lists what was purged.
+            RetryableError: the server is unreachable or busy, or an answer was cut off.
+            PurgesMissedError: the source no longer lists some purges.
             FatalError: as `Feed.batches`.
         """
         enough = Event()
@@ -150,7 +150,7 @@ class TurnFeed(CouchFeed):
         try:
             for batch in task.batches(self._drain_seconds):
                 if batch.purges_missed:
-                    raise PurgesMissedError(f"{batch.purges_missed} purges were missed.")
+                    raise PurgesMissedError(f"The source no longer lists {batch.purges_missed} purges.")
                 changes += len(batch.changes)
                 yield batch
                 if changes >= MAX_CHANGES or self._clock.monotonic() >= until:
@@ -172,8 +172,8 @@ class TurnFeed(CouchFeed):
         check = _LazyIdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
 
         def put_checked(batch: ChangeBatch) -> None:
-            # From the beginning, everything is of one database. If it is another one by now, the next
-            # sweep finds that out.
+            # Read from the beginning, all changes are from one database. If it was recreated meanwhile, the
+            # next sweep notices.
             if not is_known or (batch.changes and since != Seq.BEGINNING):
                 check.check_once()
             put(batch)
@@ -189,7 +189,7 @@ class TurnFeed(CouchFeed):
 
 
 def _is_same(found: DatabaseIdentity | None, expected: DatabaseIdentity | None) -> bool:
-    """Return whether a database is known to be the expected one, with no purge since."""
+    """Return whether a description proves that the database is the expected one, without a purge since."""
     if found is None or expected is None or not found.has_start_time:
         return False
     return found.instance_start_time == expected.instance_start_time and not found.purged_since(
@@ -198,18 +198,18 @@ def _is_same(found: DatabaseIdentity | None, expected: DatabaseIdentity | None) 
 
 
 class _LazyIdentityCheck(IdentityCheck):
-    """Checks before the first change is handed over, in place of after the first byte."""
+    """Checks the identity before the first change is yielded, rather than after the first byte."""
 
     _checked = False
 
     def check(self) -> None:
-        """Do nothing yet: most answers hold no change."""
+        """Do nothing yet: most answers contain no change."""
 
     def check_once(self) -> None:
         """Check that the response comes from the expected database.
 
         Raises:
-            RecreatedError: it does not.
+            RecreatedError: it comes from another one.
         """
         if not self._checked:
             self._checked = True

@@ -193,7 +193,7 @@ def test_a_member_that_joins_gets_what_another_one_has_drained(
     seen += first.take_all(0) + second.take_all(0)
     wait_until(lambda: len(set(seen)) == 800 or seen.extend(first.take_all(0) + second.take_all(0)))
     assert sorted(seen) == list(range(800)), "none twice: what was taken was committed"
-    with pytest.raises(RetryableError, match="not ours any more"):
+    with pytest.raises(RetryableError, match="not assigned any more"):
         first.consumer.commit([Offset(partition=moved[0], offset=0)])
 
 
