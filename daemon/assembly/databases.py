@@ -1,4 +1,4 @@
-"""Build a pillow on several databases, and what of it is filled in for each."""
+"""Build a pillow on several databases, and the parts that differ for each database."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build_databases(
 
 
 def _serve_backfills(config: Config, backfills: Backfills | None) -> dict[str, Any]:
-    """Return the settings that have backfills run in turns."""
+    """Return settings with which backfills run in turns."""
     if backfills is None:
         return {}
 
@@ -66,7 +66,7 @@ def _serve_backfills(config: Config, backfills: Backfills | None) -> dict[str, A
 
 
 def _make_pillow_of(config: Config, settings: TailSettings) -> Callable[[TailKey], Pillow]:
-    """Return what gives the pipeline of a database: the same for all, unless a constant has its name."""
+    """Return a factory for the pipeline of a database: one for all, unless a constant contains `{source}`."""
     written = config.tails[settings.key.pillow]
     if fill_in_constants(written, "a") == written:
         return lambda _: settings.pillow

@@ -21,7 +21,7 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.stages.filters import Filter, KeepAll
 
-#: Whether a change's document is wanted with the feed; None: all are.
+#: Returns whether the feed should include a change's document; None: always.
 Prefilter = Callable[[Change], bool] | None
 
 
@@ -48,7 +48,7 @@ def build_lone_feed(
     services: Services,
     observer: Observer,
 ) -> CouchFeed:
-    """Build a feed of its own that shares no more than the client of its server."""
+    """Build a feed that shares only the client of its server."""
     return CouchFeed(
         connection,
         source,
@@ -63,7 +63,7 @@ def build_lone_feed(
 def build_ids_feed(
     config: Config, key: TailKey, pillow: Pillow, *, clock: Clock, observer: Observer
 ) -> CouchFeed:
-    """Build a feed for a comparison: documents come along only where the pillow's filter needs them."""
+    """Build a feed for a comparison. It fetches documents only if the pillow's filter needs them."""
     connection, source = _source(config, key)
     if pillow.needs_document:
         return CouchFeed(connection, source, clock=clock, observer=observer, tail=key)
@@ -72,7 +72,7 @@ def build_ids_feed(
 
 
 def build_backfill_source(config: Config, key: TailKey) -> BackfillSource:
-    """Return what a backfill needs of a tail's source."""
+    """Return the source of a tail, for a backfill."""
     connection, source = _source(config, key)
     return BackfillSource(
         open_ids=lambda: DocumentIds(CouchClient(connection), source.database),
@@ -88,7 +88,7 @@ def _source(config: Config, key: TailKey) -> tuple[Any, Any]:
 
 
 def make_prefilter(filter: Filter) -> Prefilter:
-    """Return what a filter can decide before documents are fetched; None if it needs them."""
+    """Return the check that a filter can make before documents are fetched; None if it needs documents."""
     if filter.needs_document or isinstance(filter, KeepAll):
         return None
     return lambda change: not change.deleted and filter(change)

@@ -41,8 +41,8 @@ class PartTail(Tail):
         """Run until `stop` is set; see `Tail.run`.
 
         Raises:
-            RetryableError: another process has taken the target over. One of the two has lost the partition
-                and does not know it yet; if it is not this one, the next run takes the target back.
+            RetryableError: another process has taken over the target. One of the two has lost the partition
+                without noticing. If it was the other one, the next run takes the target back.
             FatalError: the tail cannot continue.
         """
         try:
@@ -60,7 +60,7 @@ def build_partitioned(
         config: a valid configuration.
         settings: of the pillow.
         parts: the services of its tails.
-        wanted: whether a change's document is wanted.
+        wanted: returns whether a change's document is wanted.
         services: what all tails share.
     """
     key, engine = settings.key, _get_engine(services)
@@ -140,5 +140,5 @@ def repair_shared(backfills: Backfills, key: TailKey, ids: Sequence[str], clock:
 
 def _get_engine(services: Services) -> Engine:
     if services.engine is None:
-        raise RuntimeError("There is no engine.")
+        raise RuntimeError("A shared pillow needs the engine.")
     return services.engine

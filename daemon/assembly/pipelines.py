@@ -27,7 +27,8 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
     Args:
         name: the pillow's name.
         settings: its configuration.
-        folders: where modules may register filters, triggers and transforms (`daemon.plugins_path`).
+        folders: folders of modules that may register filters, triggers and transforms
+            (`daemon.plugins_path`).
 
     Raises:
         ConfigError: a function cannot be found.
@@ -46,7 +47,7 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
 
 
 def build_pipeline(config: Config, key: TailKey) -> Pillow:
-    """Build the pipeline of a tail. Of one of several databases, constants have its name.
+    """Build the pipeline of a tail. With several databases, `{source}` in constants is the database's name.
 
     Raises:
         ConfigError: a function cannot be found.
@@ -66,7 +67,7 @@ def build_transport(config: Config, key: TailKey, entry: TransportConfig) -> Tra
     """Build one transport of a tail.
 
     Raises:
-        ConfigError: it refuses its settings.
+        ConfigError: the transport refuses its settings.
     """
     add_folders(config.daemon.plugins_path)
     connection, settings = config.connections[entry.connection], config.tails[key.pillow]

@@ -43,7 +43,7 @@ def find_databases(config: Config) -> Mapping[TailKey, Database]:
         key, source = TailKey(READER, pillow.source.name), pillow.source
         known = found.get(key)
         skip_design = source.skip_design and (known is None or known.source.skip_design)
-        # Documents are read by the pillows; a reader that needs none fetches none.
+        # The pillows read the documents, so a reader fetches none unless it needs them.
         own = {"documents": "bulk_get", "skip_design": skip_design}
         found[key] = Database(
             connection=config.connections[source.connection].options,

@@ -25,10 +25,10 @@ class Services:
         store: the checkpoints.
         dead_letters: the dead letters.
         clock: for every duration and wait.
-        observer: receives everything that happens.
-        backfills: run beside the feeds of the tails; None where no tail runs any.
+        observer: receives all events.
+        backfills: run beside the feeds of the tails; None if no tail runs backfills.
         feeds: shared connections to CouchDB; None lets each tail read alone.
-        engine: distributes the pillows over the daemons of a service; None where one daemon runs them all.
+        engine: distributes the pillows over the daemons of a service; None if one daemon runs them all.
         is_paused: returns whether an operator has paused a tail.
     """
 

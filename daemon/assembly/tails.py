@@ -130,7 +130,7 @@ def _find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Prefilter)
     settings = config.tails[key.pillow]
     if not settings.load.workers and not settings.isolate:
         return None
-    # Most pillows have no worker processes, and need none of this.
+    # Imported here: most pillows have no worker processes.
     from daemon.workers.carriers import find_carrier  # noqa: PLC0415  see above
 
     return find_carrier(config, key, clock, wanted)
@@ -146,7 +146,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
     """Send documents of a tail that does not run through its pipeline again.
 
     Raises:
-        RetryableError, StoppedError: source or target was away for too long.
+        RetryableError, StoppedError: the source or the target was unreachable for too long.
         FatalError: the pipeline cannot run.
     """
     add_folders(config.daemon.plugins_path)

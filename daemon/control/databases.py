@@ -1,4 +1,4 @@
-"""Control calls on single databases of a pillow that reads several."""
+"""Control calls for the single databases of a pillow that reads several."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from daemon.errors import NotFoundError
 from daemon.tail_lookup import is_pattern
 from pillows.clock import Clock
 
-#: The states of databases that need somebody, or wait, the worst first.
+#: The states of databases that need attention or wait, the worst first.
 WORST = ("failed", "backing-off", "queued", "active", "paused", "deleted", "parked")
 
-#: Databases that the page shows of a pillow.
+#: Most databases that the web page shows of a pillow.
 MANY = 20
 
 
@@ -25,7 +25,7 @@ class DatabaseCalls:
     """Lists the databases of pillows.
 
     Args:
-        tails: the tails that can be named.
+        tails: finds tails by name.
         clock: for ages.
     """
 
@@ -36,12 +36,12 @@ class DatabaseCalls:
     def list_page(
         self, tail: TailKey, *, state: str | None, worst: bool, limit: int, after: str
     ) -> dict[str, Any]:
-        """Return how many databases of a pillow are in each state, and a page of them.
+        """Return the number of a pillow's databases in each state, and one page of databases.
 
         Args:
             tail: the pillow's.
             state: only databases in this state.
-            worst: whether those that need somebody come first; then there is one page only.
+            worst: whether databases that need attention come first; then there is only one page.
             limit: most databases of the page.
             after: `next` of the page before.
 

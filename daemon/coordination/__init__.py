@@ -1,1 +1,1 @@
-"""Which of several daemons runs the pillows, and where their shared state is."""
+"""Decide which of several daemons runs the pillows, and keep their shared state."""

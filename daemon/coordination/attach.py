@@ -1,7 +1,7 @@
-"""Make a state directory the cache of a service's shared state, or refuse what would lose a state.
+"""Make a state directory a cache of a service's shared state. Refuse this if a state would be lost.
 
-A file in the directory names the service whose cache it is. The cache of an inactive
-machine is outdated, so the shared state replaces it before it is used.
+A file in the directory names the service. The cache of an inactive machine is outdated, so it is replaced by
+the shared state before use.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ class Store(Protocol):
     """A store that can be attached to a replica."""
 
     def attach(self, replica: Replica) -> None:
-        """Take over the replica's entries, and write to both from now on."""
+        """Replace the store's entries by those of the replica, and write to both from then on."""
 
 
 def attach_stores(folder: Path, shared: SharedState, stores: dict[str, Store], *, is_empty: bool) -> None:
     """Attach the stores of a state directory to the shared state of a service.
 
-    The first daemon of a service puts its state there.
+    The first daemon of a service copies its own state into the shared state.
 
     Args:
         folder: the state directory.
-        shared: the shared state, which nobody else may write now.
+        shared: the shared state. No other daemon may write it now.
         stores: name in the shared state -> store.
         is_empty: whether the directory holds no state.
 
     Raises:
-        StateLostError: one of two states would be lost.
-        StoreError, OSError: something cannot be read or written.
+        StateLostError: the directory and the service have different states; one would be lost.
+        StoreError, OSError: one of the states cannot be read or written.
     """
     mine = read_service(folder)
     if shared.is_filled and mine != shared.service and not is_empty:
         raise StateLostError(
-            f"{folder} holds a state of its own, and the service {shared.service} has one in the lease "
-            "database.",
-            remedy=f"move {folder} away to go on with that of the service, or choose another `service`",
+            f"{folder} holds a state of its own, but the lease database has another state "
+            f"of the service {shared.service}.",
+            remedy=f"move {folder} away to use the service's state, or choose another `service`",
         )
     if not shared.is_filled and mine is not None:
         raise StateLostError(
@@ -73,18 +73,18 @@ def attach_stores(folder: Path, shared: SharedState, stores: dict[str, Store], *
 
 
 def refuse_copy(folder: Path) -> None:
-    """Refuse a state directory that is only a copy: another machine may have gone on since.
+    """Refuse a state directory that is only a cache: another machine may have changed the state since.
 
     Raises:
-        StateLostError: it is one.
+        StateLostError: the directory is a cache.
     """
     service = read_service(folder)
     if service is not None:
         raise StateLostError(
             f"{folder} is a copy of the state of the service {service}, which another machine may have "
             "changed since.",
-            remedy=f"if this machine was the last one that was active, remove {folder / FILE}; else bring "
-            "back `coordination`",
+            remedy=f"if this machine was the last active one, remove {folder / FILE}; otherwise restore "
+            "`coordination`",
         )
 
 

@@ -1,4 +1,4 @@
-"""Who may run the pillows: this daemon alone, or one of several at a time."""
+"""The right to run the pillows: of a single daemon, or of one of several at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pillows.errors import ConfigError
 
 
 class SharedState(Protocol):
-    """The state of a service, kept where every daemon of the service finds it.
+    """The state of a service, stored where every daemon of the service can read it.
 
     Attributes:
         service: the service's name.
-        is_filled: whether a daemon has put its state there.
+        is_filled: whether a daemon has copied its state there.
     """
 
     service: str
@@ -28,7 +28,7 @@ class SharedState(Protocol):
         """Return the copy of one store."""
 
     def set_filled(self) -> None:
-        """Note durably that every store was put there.
+        """Note durably that every store was copied there.
 
         Raises:
             StoreWriteError: the write failed.
@@ -40,8 +40,8 @@ class Grant:
     """The right to run the pillows.
 
     Attributes:
-        term: the number of this owner; each next owner of a service has the next one. 0 without a service.
-        shared: the state of the service; None if the state directory has it.
+        term: a number that grows with each owner of the right. 0 without a service.
+        shared: the state of the service; None if the state directory holds the only copy.
     """
 
     term: int = 0
@@ -62,17 +62,17 @@ class Coordinator(Protocol):
             The grant; None if a stop was requested.
 
         Raises:
-            FatalError: it can't be granted by these settings.
+            FatalError: the settings are wrong, so it can never be granted.
         """
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Call `on_lost` with the reason, once, as soon as another daemon may be granted the right.
+        """Call `on_lost` once, with the reason, as soon as another daemon may be granted the right.
 
-        Called at once if that is so already. `on_lost` must not wait.
+        If the right is already lost, call it at once. `on_lost` must not wait.
         """
 
     def close(self) -> None:
-        """Give the right back. May be called twice."""
+        """Release the right. May be called twice."""
 
 
 class NoCoordinator:
@@ -83,7 +83,7 @@ class NoCoordinator:
         return Grant()
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Do nothing: it is never lost."""
+        """Do nothing: the right is never lost."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -97,17 +97,17 @@ def make_coordinator(config: Config) -> Coordinator:
         from daemon.kafka.cluster_wait import ClusterWait  # noqa: PLC0415  needs Kafka's client
 
         return ClusterWait(config)
-    # Imported here: a daemon without it needs no connection to PostgreSQL.
+    # Imported here, so that a daemon without coordination need not load the PostgreSQL client.
     from daemon.coordination.lease import LeaseCoordinator  # noqa: PLC0415  see above
 
     return LeaseCoordinator(*get_lease_database(config))
 
 
 def describe_service(config: Config) -> str:
-    """Return what the servers of a service say of it.
+    """Return a description of a service, asked from its servers.
 
     Raises:
-        PillowError: they can't be asked.
+        PillowError: the servers can't be asked.
     """
     if config.coordination.type == "kafka":
         from daemon.kafka.service import describe_cluster  # noqa: PLC0415  see `make_coordinator`

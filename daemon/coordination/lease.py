@@ -1,9 +1,8 @@
 """Active and standby by a lease in PostgreSQL.
 
-One daemon of a service holds an advisory lock in a session of its own; the others wait for it. A holder that
-ends gives the lock back at once. One that hangs, or whose machine is gone, is silent: after
-`SILENT_SECONDS` a waiting daemon terminates its session. A holder that gets no answer for `LOST_SECONDS`
-stops by itself, before that.
+One daemon of a service holds an advisory lock in a separate session; the others wait for it. A holder that
+ends releases the lock at once. If it hangs, or its machine is gone, a waiting daemon terminates its session
+after `SILENT_SECONDS` without a statement. A holder that gets no answer for `LOST_SECONDS` stops before that.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from daemon.coordination.session import LeaseSession, fetch_one
 from pillows.clock import Clock, SystemClock
 from pillows.errors import RetryableError
 
-#: How often the holder sends a statement when it has nothing else to send.
+#: Longest time between two statements of the holder.
 HEARTBEAT_SECONDS = 2.0
-#: Without an answer for so long the holder stops.
+#: A holder stops after this time without an answer.
 LOST_SECONDS = 6.0
-#: A session that was silent for so long is terminated by a waiting daemon.
+#: A waiting daemon terminates a session that sent no statement for this time.
 SILENT_SECONDS = 10.0
-#: How often a waiting daemon tries, and the holder looks at its clock.
+#: Interval at which a waiting daemon tries again, and the holder checks whether the lease is lost.
 STEP_SECONDS = 0.5
 
 _log = structlog.get_logger("pillowd.daemon")
@@ -89,7 +88,7 @@ class LeaseCoordinator:
             on_lost(self._session.failure)
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self._keeper is not None:
             self._keeper.kill(block=False)
         self._session.close()
@@ -106,7 +105,7 @@ class LeaseCoordinator:
         return _describe_row(fetch_one(cursor, tables.HOLDER, self._names))
 
     def _keep(self) -> None:
-        """Show the server that we are alive until the lease is lost."""
+        """Send heartbeats until the lease is lost."""
         beating: gevent.Greenlet[..., Any] | None = None
         while True:
             silent_seconds = self._clock.monotonic() - self._session.answered_at

@@ -16,7 +16,7 @@ from daemon.coordination import tables
 from daemon.coordination.session import LeaseSession
 from pillows.errors import PillowError
 
-#: Entries and bytes of one statement, which must not last as long as `CALL_SECONDS`.
+#: Most entries and bytes of one statement, so that it stays well within `CALL_SECONDS`.
 _CHUNK = 500
 _CHUNK_BYTES = 2**20
 
@@ -27,9 +27,9 @@ class LeaseState:
     """The shared state of a service; see `SharedState`.
 
     Args:
-        session: holds the lease.
+        session: the session that holds the lease.
         service: the service's name.
-        is_filled: whether a daemon has put its state there.
+        is_filled: whether a daemon has copied its state there.
     """
 
     def __init__(self, session: LeaseSession, service: str, *, is_filled: bool) -> None:
@@ -46,7 +46,7 @@ class LeaseState:
         return LeaseReplica(self._session, self.service, store, is_filled=self.is_filled)
 
     def set_filled(self) -> None:
-        """Note durably that every store was put there; see `SharedState.set_filled`."""
+        """Note durably that every store was copied there; see `SharedState.set_filled`."""
         _write(self._session, tables.SET_FILLED, {"service": self.service})
         self.is_filled = True
 
@@ -125,5 +125,5 @@ def _cut(entries: _Entries) -> Iterator[_Entries]:
 
 
 def _to_id(key: Key) -> str:
-    """Return a short name for a key: an index cannot hold a text of 4 kB."""
+    """Return a short id for a key: an index of PostgreSQL cannot hold a text of 4 kB."""
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()

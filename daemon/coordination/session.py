@@ -1,7 +1,7 @@
-"""The session of the lease database that holds the lease.
+"""The session that holds the lease, in the lease database.
 
-What it commits was committed while it held the lease: a session that was terminated commits nothing. So a
-holder that another daemon has replaced can't change the service's state, however late it wakes up.
+A terminated session can commit nothing, so every commit happens while the session holds the lease. A holder
+that another daemon has replaced can't change the service's state, however late it wakes up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pillows.transports.postgres.options import PostgresConnection
 
 T = TypeVar("T")
 
-#: Longest call of the session. After it the session is closed.
+#: Longest time of one call; then the session is closed.
 CALL_SECONDS = 4.0
 _SETTINGS = """
     select set_config('statement_timeout', '4s', false), set_config('lock_timeout', '4s', false),
@@ -34,11 +34,11 @@ _SETTINGS = """
 
 
 class LeaseSession:
-    """One session, opened when it is first used. A session that met an error is closed for good.
+    """One session, opened when it is first used. After an error it is closed for good.
 
     Args:
         options: of the lease database.
-        clock: tells how long ago the server answered.
+        clock: measures how long ago the server answered.
 
     Attributes:
         answered_at: monotonic seconds of the last answer.
@@ -60,8 +60,8 @@ class LeaseSession:
             create: create the tables if they are missing.
 
         Raises:
-            ConfigError: a pool is between us and the server, or the settings are wrong.
-            RetryableError, AccessError: the server is away, or does not let us in.
+            ConfigError: the connection goes through a pooler, or the settings are wrong.
+            RetryableError, AccessError: the server can't be reached, or denies access.
         """
         self.close()
         connection = open_connection(self._options, "pillowd lease")
@@ -80,9 +80,9 @@ class LeaseSession:
         self.answered_at = self._clock.monotonic()
 
     def run(self, work: Callable[[psycopg.Cursor], T]) -> T:
-        """Return the result of statements, made in one transaction.
+        """Run statements in one transaction, and return the result.
 
-        They go on when the calling greenlet is killed: the session must not end with a tail.
+        They continue if the calling greenlet is killed: the session must not end with a tail.
 
         Raises:
             RetryableError: the session has ended.
@@ -93,7 +93,7 @@ class LeaseSession:
         return result  # type: ignore[return-value]  # there is one if there is no error
 
     def close(self) -> None:
-        """End the session, which gives the lease back."""
+        """End the session, which releases the lease."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -103,7 +103,7 @@ class LeaseSession:
             connection = self._connection
             if connection is None:
                 raise RetryableError(
-                    f"The session of the lease has ended: {self.failure or 'it was closed'}."
+                    f"The session that held the lease has ended: {self.failure or 'it was closed'}."
                 )
             with self._ending_on_error(), connection.cursor() as cursor:
                 # Not `connection.transaction()`: after an error it would wait for a rollback.
@@ -122,7 +122,7 @@ class LeaseSession:
         except psycopg.Error as error:
             failure: PillowError = to_pillow_error(error)
             self._end(failure)
-            raise RetryableError(f"The session of the lease has ended: {failure}") from None
+            raise RetryableError(f"The session that held the lease has ended: {failure}") from None
         except BaseException as error:
             self._end(error)
             raise
@@ -135,9 +135,8 @@ class LeaseSession:
 def _refuse_pool(connection: psycopg.Connection) -> None:
     if is_pooled(connection):
         raise ConfigError(
-            "The lease database is behind a pool of sessions, such as PgBouncer: a lease needs a session of "
-            "its own.",
-            remedy="let the connection of `coordination` name the server itself",
+            "The lease database is behind a pooler such as PgBouncer: a lease needs a session of its own.",
+            remedy="set the connection of `coordination` to the server's own address",
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-#: The first number of our advisory locks ("pill"); the second one is the service's.
+#: The first number of our advisory locks ("pill"); the second one depends on the service.
 LOCK_CLASS = 0x70696C6C
 
 #: Creating a table that another session creates at the same time fails even with `if not exists`.
@@ -38,7 +38,7 @@ CREATE = f"""
 
 TRY_LOCK = "select pg_try_advisory_lock(%(class)s, %(number)s)"
 
-#: The new holder; its term is one higher than that of the last one.
+#: Stores the new holder, whose term is one higher than the last.
 TAKE = """
     insert into pillowd_lease as lease (service, term, host, backend_pid, since, heartbeat, is_filled)
     values (%(service)s, 1, %(host)s, pg_backend_pid(), clock_timestamp(), clock_timestamp(), false)
@@ -57,9 +57,9 @@ HOLDER = """
     from pillowd_lease where service = %(service)s
 """
 
-#: Ends the session that holds the lock if it has been silent. Every statement of a session moves its
+#: Terminates the session that holds the lock if it was silent. Every statement of a session updates its
 #: `state_change`, also the first one of a new holder, whose row still has the heartbeat of its predecessor.
-#: If the server hides that time, the heartbeat in the row counts.
+#: If the server hides `state_change`, the heartbeat in the row is used.
 TERMINATE_SILENT = """
     select pg_terminate_backend(held.pid)
     from pg_locks held

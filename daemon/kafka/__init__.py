@@ -1,1 +1,1 @@
-"""Several daemons that run the pillows at the same time, each a part of the documents, over Kafka."""
+"""Several daemons run the same pillows over Kafka; each handles a part of the documents."""

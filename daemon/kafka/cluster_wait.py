@@ -1,4 +1,4 @@
-"""Wait for the cluster before anything else: a daemon that starts while it is away begins when it is back."""
+"""Wait at the start until Kafka can be reached and the service's topics exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger("pillowd.kafka")
 
 
 class ClusterWait:
-    """Grants as soon as the service's topics are there: every daemon runs a share of the pillows.
+    """Grants once the service's topics exist: every daemon runs a share of the pillows.
 
     See `Coordinator` for the methods.
 
@@ -56,7 +56,7 @@ class ClusterWait:
         return None
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Do nothing: each pillow notices for itself what it loses."""
+        """Do nothing: each pillow is told which partitions it loses."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -38,14 +38,14 @@ class _Member(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """The cluster, and what the daemons of a service tell each other there.
+    """The cluster, and the topics through which the daemons of a service exchange their state.
 
     Attributes:
         options: the cluster.
         topics: the service's topics.
-        instance_id: of this daemon, in every group.
-        producer: for what needs no transaction.
-        control: what operators have asked for.
+        instance_id: this daemon's member id in every consumer group.
+        producer: sends messages outside of transactions.
+        control: the pauses and resets that operators have requested.
         letters: the dead letters.
         statuses: the statuses of tails.
     """
@@ -63,12 +63,12 @@ class Engine:
         return Group(id=self.topics.group(pillow), instance_id=self.instance_id)
 
     def make_reader(self, listener: Listener) -> Consumer:
-        """Return this daemon's member of the group that divides the databases."""
+        """Return a consumer in the group that divides the databases among the daemons."""
         group = Group(id=self.topics.group_of_readers, instance_id=self.instance_id)
         return Consumer(self.options, group, self.topics.units, listener)
 
     def follow_pauses(self, supervisor: Supervisor, pauses: Pauses) -> None:
-        """Pause and resume pillows here when that is asked for in any daemon."""
+        """Pause and resume the pillows of this daemon when any daemon of the service is asked to."""
 
         def follow() -> None:
             before = {key for key in supervisor.keys if key in pauses}
@@ -81,7 +81,7 @@ class Engine:
 
 
 def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock) -> Engine:
-    """Create the service's topics, read what is there, and let dead letters and pauses be the service's.
+    """Create or read the service's topics, and keep the dead letters and pauses there.
 
     Args:
         stack: closes what is opened.
@@ -90,8 +90,8 @@ def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock)
         clock: for ages.
 
     Raises:
-        PillowError: the brokers are away, or refuse us.
-        StoreError, OSError: the state directory can't be used.
+        PillowError: the brokers can't be reached, or deny access.
+        StoreError, OSError: the state directory can't be read or written.
     """
     options, topics = find_service(config)
     create(options, topics.describe())
@@ -120,9 +120,9 @@ def open_engine(stack: ExitStack, config: Config, state: StateDir, clock: Clock)
 
 
 def read_member_id(folder: Path) -> str:
-    """Return the name of this daemon in every group, made at its first start.
+    """Return this daemon's member id in every consumer group; create it at the first start.
 
-    It is kept in the state directory, so a daemon that starts again soon has its partitions back without a
+    The id is kept in the state directory, so a daemon that restarts soon gets its partitions back without a
     rebalance. Two daemons with copies of one directory fence each other.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The dead letters of a service's pillows, in topics: whoever gets a partition gets its dead letters.
+"""The dead letters of a service's pillows, in topics. The owner of a partition has its dead letters.
 
-The key of a message is its partition of `changes`, the transport and the document's id; a null clears it.
-Each partition's dead letters are written in transactions of one id, so a process that lost the partition
-without noticing can't write any more once the next owner has written one.
+The key of a message is its partition of `changes`, the transport and the document's id; a null value clears
+the dead letter. Each partition's dead letters are written in transactions of one id, so a process that lost
+the partition without noticing can't write any more once the next owner has written one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Letters:
         """Write dead letters by tail, transport and id; None clears one.
 
         Raises:
-            StoreWriteError: some are not written, perhaps because another process has the partition.
+            StoreWriteError: some were not written, for example because another process has the partition.
         """
         by_part: defaultdict[tuple[str, int], list[Message]] = defaultdict(list)
         for (tail, transport, id), entry in entries.items():
@@ -83,7 +83,7 @@ class Letters:
             self._send(part, messages)
 
     def release(self, pillow: str, number: int) -> None:
-        """Close what wrote the dead letters of a partition that is not ours any more."""
+        """Close the producer for the dead letters of a partition that was revoked or lost."""
         if (producer := self._producers.pop((pillow, number), None)) is not None:
             producer.close()
 

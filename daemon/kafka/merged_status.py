@@ -1,4 +1,4 @@
-"""The status of a pillow from those of its partitions. Pure."""
+"""Merge the statuses of a pillow's partitions into one. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pillows.runtime.status import State, TailStatus
 
 T = TypeVar("T")
 
-#: From well to unwell: a pillow is as well as the worst of its partitions.
+#: The states, from the best to the worst. A pillow has the state of its worst partition.
 _ORDER = (
     State.STOPPED,
     State.PAUSED,
@@ -30,8 +30,8 @@ def merge_statuses(
 
     Args:
         key: the pillow's.
-        here: partition -> status, of those that this daemon has.
-        elsewhere: the same, as the other daemons have told.
+        here: partition -> status, for the partitions of this daemon.
+        elsewhere: partition -> status, as reported by the other daemons.
     """
     known = {**elsewhere, **here}
     if not known:
@@ -62,11 +62,11 @@ def merge_statuses(
 
 
 def limit_by_reader(status: TailStatus, reader: TailStatus | None) -> TailStatus:
-    """Return the status of a pillow, no better than that of the reader of its database.
+    """Return the status of a pillow, made worse if its database's reader is in a worse state.
 
     Args:
         status: of the pillow.
-        reader: its status; None if no daemon has told it of late.
+        reader: the reader's status; None if no daemon reported it recently.
     """
     if reader is None:
         state, reason = State.BACKING_OFF, "no daemon reads its database into the topic"
@@ -80,14 +80,14 @@ def limit_by_reader(status: TailStatus, reader: TailStatus | None) -> TailStatus
 
 
 def _describe(number: int, worst: TailStatus, *, here: int, count: int) -> str:
-    """Return the reason of the worst partition; of a pillow that is well, how many are where."""
+    """Return the reason of the worst partition; without one, the number of partitions here."""
     if worst.reason:
         return f"partition {number}: {worst.reason}"
     return f"{here} of {count} partitions here"
 
 
 def _add(values: Iterable[T | None]) -> T | None:
-    """Return the sum; None if one is not known."""
+    """Return the sum; None if a value is unknown."""
     found = list(values)
     if any(each is None for each in found):
         return None

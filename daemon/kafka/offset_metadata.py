@@ -1,7 +1,7 @@
-"""The checkpoint of a partition's tail as an offset of its group: the position, and the rest as text.
+"""The checkpoint of a partition's tail, encoded as a committed offset with metadata text.
 
-Kafka keeps a text with each committed offset. So both change in one step, and whoever gets the partition has
-both. Pure.
+Kafka stores a text with each committed offset. So both change in one step, and the next owner of the
+partition reads both. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import count_purges
 from pillows.kafka.group import Offset
 
-#: Longest text that brokers take with an offset, in bytes (`offset.metadata.max.bytes`, by default).
+#: Longest text that brokers accept with an offset, in bytes (`offset.metadata.max.bytes`, by default).
 MAX_BYTES = 4096
 
 #: Format of the text; one with a greater number was written by a newer pillowd.
@@ -26,11 +26,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionPosition:
-    """What is committed for a partition.
+    """The committed checkpoint of a partition.
 
     Attributes:
         checkpoint: the tail's; its position is the offset of the next record.
-        resets: how many of the operators' resets it has taken.
+        resets: the number of operators' resets that it includes.
     """
 
     checkpoint: Checkpoint
@@ -38,10 +38,10 @@ class PartitionPosition:
 
 
 def encode_offset(partition: int, position: PartitionPosition) -> Offset:
-    """Return what to commit for a position.
+    """Return the offset to commit for a position.
 
     Raises:
-        ConfigError: it is too long.
+        ConfigError: its text is too long for Kafka.
     """
     checkpoint = position.checkpoint
     fields = checkpoint.to_json()
@@ -53,7 +53,7 @@ def encode_offset(partition: int, position: PartitionPosition) -> Offset:
     text = msgspec.json.encode({"format": FORMAT, "resets": position.resets, "checkpoint": fields})
     if len(text) > MAX_BYTES:
         raise ConfigError(
-            f"The digests of the outputs make a text of {len(text)} bytes; Kafka keeps {MAX_BYTES} with an "
+            f"The digests of the outputs need {len(text)} bytes; Kafka stores at most {MAX_BYTES} with an "
             "offset.",
             remedy="divide the outputs among several pillows",
         )
@@ -94,16 +94,16 @@ def find_position(
 ) -> PartitionPosition:
     """Return where the tail of an assigned partition begins.
 
-    A partition that is new begins as after a reset: at the first record, in an epoch above all that the
-    targets hold. What they hold already in the same state is left alone.
+    A new partition begins as after a reset: at the first record, in an epoch above all epochs in the targets.
+    Rows that are already current are left unchanged.
 
     Args:
         pillow: the pillow's name.
         partition: the partition.
         committed: its offset; None if there is none.
-        noted_resets: how many resets it had taken when somebody noted that it has an offset; None if nobody
-            ever did.
-        resets: how many resets the operators have asked for.
+        noted_resets: how many resets the partition had taken when its first offset was noted; None if none
+            was noted.
+        resets: how many resets the operators have requested.
 
     Raises:
         StateLostError: the brokers have dropped the offset, or it can't be read.
@@ -112,8 +112,8 @@ def find_position(
     if committed is None:
         if noted_resets is not None and not is_reset:
             raise StateLostError(
-                f"The offset of partition {partition} is gone: brokers drop those of a group that was away "
-                "for longer than `offsets.retention.minutes` (7 days by default).",
+                f"The offset of partition {partition} is gone: brokers drop those of a group without members "
+                "after `offsets.retention.minutes` (7 days by default).",
                 remedy=_advise_reset(pillow),
             )
         return PartitionPosition(checkpoint=Checkpoint.reset(None), resets=resets)
@@ -127,7 +127,7 @@ def find_position(
 
 
 def reset_if_due(position: PartitionPosition, resets: int) -> PartitionPosition:
-    """Return a position after the operators' resets that it has not taken yet."""
+    """Apply the operators' resets that a position does not include yet."""
     if position.resets >= resets:
         return position
     checkpoint = Checkpoint.reset(position.checkpoint)

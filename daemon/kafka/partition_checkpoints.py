@@ -20,21 +20,21 @@ class Offsets(Protocol):
         """Commit offsets of partitions that the member has.
 
         Raises:
-            RetryableError: they are not committed, or it is not known whether they are.
+            RetryableError: they may not have been committed.
         """
 
 
 class PartitionCheckpoints:
     """The checkpoint of one partition's tail; see `Checkpoints` for the methods.
 
-    It has one tail, from the moment when the partition is assigned until it is revoked or lost.
+    It exists from the assignment of the partition until the partition is revoked or lost.
 
     Args:
         key: the partition's tail.
         number: of the partition.
-        position: what is committed; or why the tail can't begin there.
+        position: the committed position, or the error that says why the tail can't begin there.
         offsets: commits.
-        on_commit: called with each position that was committed.
+        on_commit: called with each committed position.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PartitionCheckpoints:
 
     @property
     def offset(self) -> Offset | None:
-        """The offset that was committed last; None if there is none."""
+        """The last committed offset; None if there is none."""
         return None if self._position is None else encode_offset(self._number, self._position)
 
     def get(self, tail: TailKey) -> Checkpoint | None:  # noqa: ARG002 - it is the only one
@@ -74,9 +74,9 @@ class PartitionCheckpoints:
         """Commit a running tail's checkpoint.
 
         Raises:
-            CheckpointMoved: an operator has reset it meanwhile.
-            StoreWriteError: it was not committed: the group is being rebalanced, the brokers are away, or the
-                partition belongs to another member.
+            CheckpointMoved: an operator has reset the checkpoint meanwhile.
+            StoreWriteError: the checkpoint was not committed: the group is rebalancing, the brokers can't be
+                reached, or the partition belongs to another member.
         """
         stored = self.get(tail)
         resets = 0 if self._position is None else self._position.resets
@@ -87,7 +87,7 @@ class PartitionCheckpoints:
         self._commit(PartitionPosition(checkpoint=checkpoint, resets=resets))
 
     def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
-        """Commit an edit, and count it.
+        """Change the checkpoint, increment its `edits`, and commit it.
 
         Raises:
             StoreWriteError: as `save`.
@@ -101,7 +101,7 @@ class PartitionCheckpoints:
         return changed
 
     def take_resets(self, resets: int) -> None:
-        """Take the operators' resets that were asked for since.
+        """Apply resets that operators have requested since the last commit.
 
         Raises:
             StoreWriteError: as `save`; call again.
@@ -127,9 +127,9 @@ class PartitionCheckpoints:
             self._on_edit = None
 
     def cut(self) -> None:
-        """Commit nothing from now on: the partition is another member's.
+        """Refuse all further commits: the partition belongs to another member.
 
-        A late commit might succeed, as it is fenced by the group's generation and not by ownership.
+        Kafka would accept a late commit: it checks the group's generation, and not who owns the partition.
         """
         self._is_ours = False
 

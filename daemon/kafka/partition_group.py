@@ -1,8 +1,8 @@
-"""Run a tail for each partition of a pillow that this daemon's member of the group has.
+"""Run a tail for each partition of a pillow that is assigned to this daemon.
 
-A partition that is revoked is drained first: its tail stops, what is acknowledged is committed, and only then
-the next owner gets it. One that is lost is cut: the next owner may write already. After either, nothing is
-committed for it.
+A revoked partition is drained: its tail stops, the acknowledged position is committed, and only then the next
+owner gets it. The tail of a lost partition is killed: the next owner may already write. Afterwards nothing is
+committed for the partition.
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ from pillows.kafka.consumer import Consumer
 from pillows.kafka.group import REVOKE_SECONDS, Offset
 from pillows.transports.base import Part
 
-#: Of the time for a revoke, what is left for the commit.
+#: The part of the time for a revoke that is reserved for the commit.
 _COMMIT_SECONDS = 1.0
-#: How long a tail that was killed may take to end.
+#: Longest time for a killed tail to end.
 _KILL_SECONDS = 0.5
-#: How long a tail of an earlier assignment may take to end before it is assigned again.
+#: Longest wait for the tail of an earlier assignment to end, when a partition is assigned again.
 _END_SECONDS = 20.0
 _STEP_SECONDS = 0.02
-#: How long the brokers may take for what a tail needs to begin, and the time between two attempts.
+#: Longest wait for the brokers' answers at the start of a tail, and the time between two attempts.
 _ASK_SECONDS = 20.0
 _RETRY_SECONDS = 0.2
-#: Share of the session without a poll after which no write begins: the group may have moved on at its end.
+#: Without a poll for this share of the session no write begins: when the session ends, the group reassigns
+#: the partitions.
 OWNED_SHARE = 0.6
-#: After a silence of the whole process, the time in which the group tells whether partitions were lost.
+#: After the process was suspended, the time in which the group reports whether partitions were lost.
 _SUSPECT_SECONDS = 3.0
 
-#: How long the number of partitions is believed.
+#: How long a known number of partitions is used before it is asked for again.
 _COUNT_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -58,14 +59,16 @@ _log = structlog.get_logger("pillowd.kafka")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignedPart:
-    """A partition that was assigned.
+    """A partition assigned to this daemon.
 
     Attributes:
         part: the part of the pillow.
         checkpoints: its checkpoint.
         reader: reads it.
-        check_ownership: raises RetryableError while the group may have given it to another member.
-        is_ours: whether a document's records are in it; raises RetryableError while that can't be told.
+        check_ownership: raises RetryableError while the group may have assigned the partition to another
+            member.
+        is_ours: returns whether a document belongs to the partition; raises RetryableError while that is
+            unknown.
     """
 
     part: Part
@@ -76,13 +79,13 @@ class AssignedPart:
 
 
 class LetterTopics(Protocol):
-    """The part of `Letters` that is used here."""
+    """The methods of `Letters` that are used here."""
 
     def find(self, pillow: str, number: int) -> Mapping[tuple[str, str], bytes]:
         """Return the dead letters of a partition."""
 
     def release(self, pillow: str, number: int) -> None:
-        """Close what wrote the dead letters of a partition."""
+        """Close the producer for the dead letters of a partition."""
 
 
 class PartitionGroup:
@@ -90,9 +93,9 @@ class PartitionGroup:
 
     Args:
         key: the pillow's.
-        make_tail: returns what builds the tail of an assigned partition.
+        make_tail: returns a factory for the tail of an assigned partition.
         supervisor: runs the tails.
-        control: what operators have asked for.
+        control: the pauses and resets that operators have requested.
         dead_letters: those of this process.
         letters: those of the service.
         clock: for waits.
@@ -135,7 +138,7 @@ class PartitionGroup:
         return sorted(self._parts)
 
     def tick(self) -> None:
-        """Take the operators' resets, and notice that the process was stopped for a while."""
+        """Apply the operators' resets, and check whether the process was suspended."""
         now = self._clock.monotonic()
         if now - self._ticked_at > OWNED_SHARE * self.consumer.session_seconds:
             self._suspect_until = now + _SUSPECT_SECONDS
@@ -150,7 +153,7 @@ class PartitionGroup:
     # --- Listener
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Start the tails of partitions; each reads from its checkpoint on."""
+        """Start the tails of partitions; each reads from its checkpoint."""
         committed = self._retry(lambda: self._find_committed(partitions))
         letters = {
             number: self._retry(partial(self._letters.find, self._key.pillow, number))
@@ -163,7 +166,7 @@ class PartitionGroup:
         return {}
 
     def revoked(self, partitions: Sequence[int]) -> Sequence[Offset]:
-        """Drain the tails of partitions, and return what they have acknowledged."""
+        """Drain the tails of partitions, and return their acknowledged offsets."""
         until = self._clock.monotonic() + REVOKE_SECONDS - _COMMIT_SECONDS
         keys = self._remove(partitions)
         self._wait(keys, until)
@@ -181,7 +184,7 @@ class PartitionGroup:
         return [offset for offset in offsets if offset is not None]
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """Cut the tails of partitions."""
+        """Kill the tails of partitions without a commit."""
         self._end(partitions)
         for key in self._remove(partitions):
             self._supervisor.kill(key, "its partition was lost")
@@ -198,7 +201,7 @@ class PartitionGroup:
         return self.consumer.committed(partitions)
 
     def _retry(self, ask: Callable[[], T]) -> T:
-        """Return the brokers' answer; the leader of a partition that is new may not be known yet."""
+        """Return the brokers' answer; ask again while a new partition has no known leader."""
         until = self._clock.monotonic() + _ASK_SECONDS
         while True:
             try:
@@ -248,7 +251,7 @@ class PartitionGroup:
             _log.warning("offset.not_noted", pillow=str(self._key), partition=number, error=str(error))
 
     def _remove(self, partitions: Sequence[int]) -> list[TailKey]:
-        """Have the tails of partitions drain; return their keys."""
+        """Ask the tails of partitions to drain; return their keys."""
         keys = [partition_key(self._key, number) for number in partitions]
         present = [key for key in keys if key in self._supervisor.keys]
         for key in present:
@@ -256,7 +259,7 @@ class PartitionGroup:
         return present
 
     def _end(self, partitions: Sequence[int]) -> list[AssignedPart]:
-        """Let nothing be committed from now on; return the parts."""
+        """Refuse further commits for partitions, and return them."""
         ended = [self._parts.pop(number) for number in partitions if number in self._parts]
         for each in ended:
             each.checkpoints.cut()
@@ -265,7 +268,7 @@ class PartitionGroup:
         return ended
 
     def _wait(self, keys: Sequence[TailKey], until: float) -> None:
-        """Wait until tails have ended, or the time is over."""
+        """Wait until tails have ended, or until the time is up."""
         while any(key in self._supervisor.running for key in keys) and self._clock.monotonic() < until:
             gevent.sleep(_STEP_SECONDS)
         self._supervisor.tick()
@@ -274,7 +277,7 @@ class PartitionGroup:
         key = partition_key(self._key, number)
         self._wait([key], self._clock.monotonic() + _END_SECONDS)
         if key in self._supervisor.running:
-            raise RetryableError(f"The former tail of {key} does not end.")
+            raise RetryableError(f"The former tail of {key} has not ended yet.")
 
     def _count_partitions(self) -> int:
         """Return how many partitions the topic has; more may have been added."""
@@ -294,12 +297,12 @@ class PartitionGroup:
             raise RetryableError(f"Partition {number} belongs to another member of the group.")
         if silent_seconds > OWNED_SHARE * self.consumer.session_seconds:
             raise RetryableError(
-                f"The group may have given partition {number} away: it has not heard of us for "
+                f"The group may have given partition {number} away: this daemon has not polled for "
                 f"{silent_seconds:.0f} s."
             )
         if now < self._suspect_until:
             raise RetryableError(
-                f"The group may have given partition {number} away while this process stood still."
+                f"The group may have given partition {number} away while this process was suspended."
             )
 
 

@@ -1,6 +1,7 @@
-"""A pillow whose changes come from the partitions of a topic, which the daemons of a service share.
+"""A pillow that reads its changes from the partitions of a topic, which the daemons of a service share.
 
-It runs in the daemon's supervisor as any pillow does, and runs the tails of its partitions in one of its own.
+The daemon's supervisor runs it like any pillow. It has a supervisor of its own for the tails of its
+partitions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from pillows.kafka.topics import ensure
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
 
-#: What a service that starts needs until its readers run, and have told it: the readers' group forms first.
+#: Time that a starting service needs until its readers run and have reported their status: their group forms
+#: first.
 READER_SECONDS = 3 * STALE_SECONDS
 
 
@@ -55,16 +57,16 @@ class PartitionedSettings:
 
 
 class PartitionedTail:
-    """Runs a pillow's partitions that this daemon gets, until it is stopped.
+    """Runs the partitions of a pillow that this daemon gets, until it is stopped.
 
     Args:
         settings: the values that it runs with.
-        engine: what the pillows of the service share.
-        make_tail: returns what builds the tail of an assigned partition.
+        engine: the connections that the pillows of the service share.
+        make_tail: returns a factory for the tail of an assigned partition.
         dead_letters: those of this process.
         clock: for every duration and wait.
         observer: receives the pillow's states.
-        part_observer: receives everything that happens in the tails.
+        part_observer: receives the events of the tails.
 
     Attributes:
         key: the pillow's.
@@ -118,7 +120,7 @@ class PartitionedTail:
         )
 
     def run(self, stop: Event) -> None:
-        """Run until `stop` is set, then drain the partitions and give them back.
+        """Run until `stop` is set, then drain the partitions and leave the group.
 
         Raises:
             PillowError: the membership in the group has ended, or the service runs another configuration now.
@@ -210,9 +212,9 @@ def _describe_differences(keys: Sequence[str]) -> str:
 
 
 def _to_crash(error: PillowError) -> PillowError:
-    """Return why the membership has ended; it is begun again if the brokers took us for two members.
+    """Return why the membership has ended. It is retried if the brokers mistook us for two members.
 
-    After a restart of a broker, a commit under the name that the member had before does that (seen with
-    Kafka 4.4 and librdkafka 2.16). Where there really is another member, restarts are given up soon.
+    After a restart of a broker, a commit under the former member name has that effect (seen with Kafka 4.4
+    and librdkafka 2.16). If there really is another member, restarts are soon given up.
     """
     return RetryableError(error.detail) if isinstance(error, FencedError) else error

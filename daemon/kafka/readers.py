@@ -1,7 +1,8 @@
-"""Read the databases of the units that this daemon's member of the readers' group has.
+"""Read the databases of the units that are assigned to this daemon.
 
-The group divides a topic without messages: whoever has a partition of it reads the databases of that unit. A
-reader that runs on after its unit has gone harms nothing: the next one fences it before it begins.
+The readers' group divides the partitions of a topic without messages. Each partition stands for a unit: its
+owner reads the databases of that unit. A reader that still runs after its unit was reassigned does no harm:
+the next reader fences it before it begins.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from pillows.runtime.status import State, TailStatus
 
 Settings = TypeVar("Settings")
 
-#: Stands for the pillow's name in the key of a reader.
+#: The name used in place of a pillow's in the key of a reader.
 READER = "reader"
-#: How often a reader that has failed is started again: what it met may have been mended.
+#: Interval at which a failed reader is restarted: the cause may be gone.
 RETRY_SECONDS = 60.0
 
-#: Of the time for a revoke, what is left to kill a reader that does not end.
+#: The part of the time for a revoke that is reserved to kill readers that do not end.
 _KILL_SECONDS = 0.5
 _STEP_SECONDS = 0.02
 
@@ -43,18 +44,18 @@ _log = structlog.get_logger("pillowd.kafka")
 
 
 class Readers(Generic[Settings]):
-    """Runs readers; see `Listener` for what the group tells.
+    """Runs readers; see `Listener` for the calls of the group.
 
     Args:
-        find_databases: returns the key and the settings of each database that is to be read now.
+        find_databases: returns the key and the settings of each database to read.
         build: returns the factory of a reader.
-        make_consumer: makes this daemon's member of the group.
-        tell: tells the service the statuses of readers; it may wait for brokers.
+        make_consumer: makes this daemon's consumer in the group.
+        tell: publishes the statuses of readers; it may wait for brokers.
         clock: for waits.
         observer: receives the states of readers.
 
     Attributes:
-        error: why no database is read any more; None while all is well.
+        error: why reading has ended for good; None while it has not.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Readers(Generic[Settings]):
         self._supervisor = Supervisor({}, clock=clock, observer=observer, pauses=NoPauses())
 
     def run(self, stop: Event) -> None:
-        """Read until `stop` is set, or another daemon with our name has joined."""
+        """Read until `stop` is set, or until another daemon with our member id has joined."""
         backoff = Backoff()
         while not stop.is_set():
             self._follow_group(stop, backoff)
@@ -96,7 +97,7 @@ class Readers(Generic[Settings]):
         return self._supervisor.statuses()
 
     def _follow_group(self, stop: Event, backoff: Backoff) -> None:
-        """Be a member of the group until `stop` is set, or the membership has ended."""
+        """Stay in the group until `stop` is set or the membership ends."""
         self.error = None
         consumer = self._make_consumer(self)
         consumer.start()
@@ -122,13 +123,13 @@ class Readers(Generic[Settings]):
         return dict.fromkeys(partitions, OFFSET_BEGINNING)
 
     def revoked(self, partitions: Sequence[int]) -> Sequence[Offset]:
-        """Let the readers of units write what they have read, and end."""
+        """Ask the readers of units to write the changes that they have read, and to end."""
         _log.info("readers.revoked", units=list(partitions))
         self._end(partitions, REVOKE_SECONDS - _KILL_SECONDS)
         return ()
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """End the readers of units; the next ones have fenced them."""
+        """End the readers of units. Those of the next owner have fenced them."""
         _log.warning("readers.lost", units=list(partitions))
         self._end(partitions, 0.0)
 
@@ -139,7 +140,7 @@ class Readers(Generic[Settings]):
     # --- readers
 
     def _update(self) -> None:
-        """Start and end readers, so that those run that should."""
+        """Start missing readers, and end those that should not run."""
         self._supervisor.tick()
         wanted = {
             key: settings
@@ -151,14 +152,14 @@ class Readers(Generic[Settings]):
                 del self._running[key]
                 self._supervisor.remove(key)
         for key, settings in wanted.items():
-            # One that still ends is started again at a later tick.
+            # A reader that is still ending is restarted at a later tick.
             if key not in self._running and key not in self._supervisor.running:
                 self._running[key] = settings
                 self._supervisor.add(key, self._build(key, settings))
                 self._supervisor.start(key)
 
     def _retry_failed(self) -> None:
-        """Start again the readers that have failed, once in a while."""
+        """Restart failed readers at an interval."""
         now = self._clock.monotonic()
         if now - self._retried_at < RETRY_SECONDS:
             return
@@ -168,7 +169,7 @@ class Readers(Generic[Settings]):
                 self._supervisor.start(key)
 
     def _end(self, units: Sequence[int] | set[int], seconds: float) -> None:
-        """End the readers of units; kill those that have not ended in time."""
+        """End the readers of units. Kill those that do not end in time."""
         self._units.difference_update(units)
         self._update()
         until = self._clock.monotonic() + seconds

@@ -17,7 +17,7 @@ def find_service(config: Config) -> tuple[KafkaConnection, ServiceTopics]:
     """Return the cluster of a service, and the names of its topics.
 
     Raises:
-        ConfigError: the configuration has none.
+        ConfigError: the configuration names none.
     """
     coordination = config.coordination
     if coordination.connection is None or coordination.service is None:
@@ -29,10 +29,10 @@ def find_service(config: Config) -> tuple[KafkaConnection, ServiceTopics]:
 
 
 def describe_cluster(config: Config) -> str:
-    """Return what the brokers say of the service.
+    """Return a description of the service's cluster and topics, for people.
 
     Raises:
-        PillowError: they can't be asked.
+        PillowError: the brokers can't be asked.
     """
     options, topics = find_service(config)
     with closing(Producer(options)) as producer:

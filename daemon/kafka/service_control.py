@@ -1,6 +1,6 @@
 """What operators have asked of a service's pillows, and what their daemons have agreed on: topic `control`.
 
-Every daemon of the service follows it: a pause or a reset counts for all of them, whichever was asked.
+Every daemon of the service follows the topic: a pause or a reset applies to all of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _decode_key = msgspec.msgpack.Decoder(tuple[str | int, ...]).decode
 
 
 class ServiceControl:
-    """The records of the topic, as of now.
+    """Reads, follows and writes the topic `control`.
 
     Args:
         options: the cluster.
         topic: its name.
-        producer: writes; closed by its owner.
+        producer: sends the messages. Its owner closes it.
     """
 
     def __init__(self, options: KafkaConnection, topic: str, producer: Producer) -> None:
@@ -46,19 +46,19 @@ class ServiceControl:
         self._on_change: Callable[[], None] = lambda: None
 
     def open(self) -> None:
-        """Read everything, and follow it from now on.
+        """Read the whole topic, and follow it from then on.
 
         Raises:
-            PillowError: it can't be read.
+            PillowError: the topic can't be read.
         """
         self.refresh()
         self._follower = TopicFollower(self._options, self._topic, self._next_offset or 0, self._take)
 
     def refresh(self) -> None:
-        """Read what was written until now.
+        """Read all messages written so far.
 
         Raises:
-            PillowError: it can't be read.
+            PillowError: the topic can't be read.
         """
         log = read_log(self._options, self._topic, 0, self._next_offset)
         for message in log.records.values():
@@ -70,7 +70,7 @@ class ServiceControl:
         self._on_change = on_change
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following the topic."""
         if self._follower is not None:
             self._follower.close()
             self._follower = None
@@ -79,7 +79,7 @@ class ServiceControl:
 
     @property
     def has_pauses(self) -> bool:
-        """Whether anything was ever paused."""
+        """Whether a pillow was ever paused."""
         return any(kind == _PAUSE for kind, *_ in self._records)
 
     @property
@@ -89,39 +89,39 @@ class ServiceControl:
         return frozenset(str(name) for name, value in found if value)
 
     def set_paused(self, paused: Mapping[str, bool]) -> None:
-        """Pause pillows by their keys, or end that.
+        """Pause pillows by their keys, or resume them.
 
         Raises:
-            StoreWriteError: it is not known whether that was written.
+            StoreWriteError: it may not have been written.
         """
         self._write({(_PAUSE, key): value for key, value in paused.items()})
 
     # --- resets
 
     def count_resets(self, pillow: str) -> int:
-        """Return how many resets of a pillow operators have asked for."""
+        """Return how many resets of a pillow operators have requested."""
         return int(self._get(_RESETS, pillow) or 0)
 
     def reset(self, pillow: str) -> None:
         """Have every partition of a pillow read from its beginning, under a new epoch.
 
         Raises:
-            StoreWriteError: it is not known whether that was written.
+            StoreWriteError: it may not have been written.
         """
         self._write({(_RESETS, pillow): self.count_resets(pillow) + 1})
 
     # --- offsets
 
     def find_noted_resets(self, pillow: str, number: int) -> int | None:
-        """Return how many resets a partition had taken when its offset was noted; None if it has none."""
+        """Return how many resets a partition had taken when its offset was noted; None if none was noted."""
         found = self._get(_OFFSET, pillow, number)
         return None if found is None else int(found)
 
     def note_offset(self, pillow: str, number: int, resets: int) -> None:
-        """Note that a partition has an offset. If that is gone one day, it is not a new one.
+        """Note that a partition has an offset. If that offset is lost, the partition does not count as new.
 
         Raises:
-            StoreWriteError: it is not known whether that was written.
+            StoreWriteError: it may not have been written.
         """
         if self.find_noted_resets(pillow, number) != resets:
             self._write({(_OFFSET, pillow, number): resets})
@@ -159,9 +159,9 @@ class ServiceControl:
         try:
             delivery = self._producer.send(messages)
         except RetryableError as error:
-            raise StoreWriteError(f"Kafka did not take it: {error}") from error
+            raise StoreWriteError(f"Kafka refused the record: {error}") from error
         if delivery.failures:
-            raise StoreWriteError(f"Kafka did not take it: {next(iter(delivery.failures.values()))}")
+            raise StoreWriteError(f"Kafka refused the record: {next(iter(delivery.failures.values()))}")
         for key, value in values.items():
             self._records[key] = (self._records[key][0] if key in self._records else -1, value)
 
@@ -174,7 +174,7 @@ class ServiceControl:
 
 
 class PauseReplica:
-    """The pauses of a service, as the copy that counts; see `Pauses.attach`.
+    """The pauses of a service, which replace the local ones; see `Pauses.attach`.
 
     Args:
         control: the service's records.
@@ -184,12 +184,12 @@ class PauseReplica:
         self._control = control
 
     def read(self) -> Mapping[Key, bytes] | None:
-        """Return the paused pillows; None if none ever was."""
+        """Return the paused pillows; None if no pillow was ever paused."""
         if not self._control.has_pauses:
             return None
         return {(key,): b"true" for key in self._control.paused}
 
     def write(self, entries: Mapping[Key, bytes | None]) -> None:
-        """Pause pillows, or end that; see `Replica.write`."""
+        """Pause or resume pillows; see `Replica.write`."""
         if entries:
             self._control.set_paused({key: value is not None for (key,), value in entries.items()})

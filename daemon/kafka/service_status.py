@@ -1,4 +1,4 @@
-"""The status of every tail of a service, told by the daemon that runs it: topic `status`."""
+"""The status of every tail of a service, published by the daemon that runs it: topic `status`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pillows.kafka.producer import Producer
 from pillows.kafka.topic_log import read_log
 from pillows.runtime.status import TailStatus
 
-#: How often each daemon tells the status of its tails.
+#: Interval at which each daemon publishes the status of its tails.
 TELL_SECONDS = 5.0
-#: Age after which a status says nothing any more: its daemon has ended, or has no brokers.
+#: Age after which a status is ignored: its daemon has ended, or can't reach the brokers.
 STALE_SECONDS = 20.0
 
 _log = structlog.get_logger("pillowd.kafka")
@@ -36,12 +36,12 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class ServiceStatus:
-    """The statuses that the daemons of a service have told.
+    """The statuses that the daemons of a service have published.
 
     Args:
         options: the cluster.
         topic: its name.
-        producer: writes; closed by its owner.
+        producer: sends the messages. Its owner closes it.
         clock: for ages.
         instance_id: of this daemon.
     """
@@ -65,10 +65,10 @@ class ServiceStatus:
         self._follower: TopicFollower | None = None
 
     def open(self) -> None:
-        """Read everything, and follow it from now on.
+        """Read the whole topic, and follow it from then on.
 
         Raises:
-            PillowError: it can't be read.
+            PillowError: the topic can't be read.
         """
         log = read_log(self._options, self._topic, 0)
         for message in log.records.values():
@@ -76,7 +76,7 @@ class ServiceStatus:
         self._follower = TopicFollower(self._options, self._topic, log.next_offset, self._take)
 
     def tell(self, statuses: Sequence[TailStatus]) -> None:
-        """Tell the status of tails that run here. That it can't be told does no harm."""
+        """Publish the status of the tails of this daemon. Ignore a failure: the next status follows."""
         if not statuses:
             return
         now = self._clock.wall()
@@ -97,7 +97,7 @@ class ServiceStatus:
             _log.warning("status.not_told", error=str(error))
 
     def find(self, key: TailKey) -> Mapping[int, TailStatus]:
-        """Return the statuses of a pillow's partitions that are not stale.
+        """Return the recent statuses of a pillow's partitions.
 
         Args:
             key: the pillow's.
@@ -119,12 +119,12 @@ class ServiceStatus:
         )
 
     def get(self, key: TailKey) -> TailStatus | None:
-        """Return the status of one tail; None if nobody has told it of late."""
+        """Return the status of one tail; None if no daemon published it recently."""
         at, status = self._known.get(key, (0.0, None))
         return status if abs(self._clock.wall() - at) <= STALE_SECONDS else None
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following the topic."""
         if self._follower is not None:
             self._follower.close()
             self._follower = None

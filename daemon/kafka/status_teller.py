@@ -1,4 +1,4 @@
-"""Tells the service, every few seconds, how what runs here is."""
+"""Publish the statuses of this daemon's tails and readers every few seconds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pillows.runtime.status import TailStatus
 
 
 class StatusTeller:
-    """Tells statuses in a greenlet of its own, as that waits for brokers, which may be away.
+    """Publishes statuses in a separate greenlet, since publishing may wait for brokers.
 
     Args:
-        tell: tells them; see `ServiceStatus.tell`.
-        clock: for the pace.
+        tell: publishes them; see `ServiceStatus.tell`.
+        clock: for the interval.
     """
 
     def __init__(self, tell: Callable[[Sequence[TailStatus]], None], clock: Clock) -> None:
@@ -26,7 +26,7 @@ class StatusTeller:
         self._telling: gevent.Greenlet[..., None] | None = None
 
     def tick(self, list_statuses: Callable[[], Sequence[TailStatus]]) -> None:
-        """Tell the statuses if it is time, and the last ones have been told."""
+        """Publish the statuses if the interval is over and the last ones are published."""
         now = self._clock.monotonic()
         is_due = self._told_at is None or now - self._told_at >= TELL_SECONDS
         if is_due and (self._telling is None or self._telling.dead):
@@ -34,6 +34,6 @@ class StatusTeller:
             self._telling = gevent.spawn(self._tell, list_statuses())
 
     def close(self) -> None:
-        """Tell nothing any more."""
+        """Stop publishing."""
         if self._telling is not None:
             self._telling.kill(block=False)

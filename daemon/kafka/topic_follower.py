@@ -1,4 +1,4 @@
-"""Follow one partition of a small topic, such as `control`: every new message is handed over on the hub."""
+"""Follow one partition of a small topic, such as `control`, and pass every new message to the hub."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pillows.kafka.options import KafkaConnection
 from pillows.kafka.settings import make_consumer_settings
 from pillows.serial_worker import SerialWorker
 
-#: How long the thread waits for a message; a close waits for its end.
+#: Longest wait of the thread for a message. A close has to wait that long.
 _POLL_SECONDS = 0.5
-#: Messages of one call.
+#: Most messages that one call returns.
 _AT_ONCE = 500
 #: Wait after an error.
 _RETRY_SECONDS = 1.0
@@ -26,7 +26,7 @@ _log = structlog.get_logger("pillowd.kafka")
 
 
 class TopicFollower:
-    """Follows partition 0 of a topic, in a greenlet and a thread of its own.
+    """Follows partition 0 of a topic in a separate greenlet and thread.
 
     Args:
         options: the cluster.

@@ -11,23 +11,22 @@ That tail is an ordinary one: it is supervised, paused, verified, counted and sh
                                                        |  v
                                                     rolled-back -> dropping -> dropped
 
-- `record.Rebuild` is all that is known of a pillow's builds: their numbers, the digests of their definitions,
-  the state. `record.Rebuilds` keeps one for each pillow in a file, written durably before what follows.
+- `record.Rebuild` holds the facts about a pillow's builds: their numbers, the digests of their definitions,
+  the state. `record.Rebuilds` keeps one for each pillow in a file, written durably before the next action.
 - `definitions` decides which of a pillow's two definitions in the YAML (the pillow's own, and `next`) each
   build has, and so which tails run. Pure. A reload, a start and every command see the same tails.
-- `builds.Builds` makes what works on the targets of a build.
-- `rebuilder.Rebuilder` does what is asked for, and knows when a step from state to state is due.
+- `builds.Builds` makes the objects that act on the targets of a build.
+- `rebuilder.Rebuilder` executes requests, and decides when a step from state to state is due.
 - `step_taker.StepTaker` takes that step.
-- `tails.BuildTails` holds the tails of both builds meanwhile.
+- `tails.BuildTails` stops the tails of both builds meanwhile.
 - `switch.Switch` exchanges two builds, in every target. The record in the state `switching` is the intent: it
-  names the two builds and the steps that are done. Each target tells by itself whether it has exchanged
-  them, so after a crash all steps are simply repeated: nothing is guessed from names. Both tails are held
-  meanwhile. What cannot be finished because a target refuses is undone, by the same exchange the other way
-  round.
+  names the two builds and the finished steps. Each target records whether it has exchanged them, so after a
+  crash all steps are simply repeated: nothing is guessed from names. Both tails are stopped meanwhile. If a
+  target refuses, the exchange is undone by the same steps in the other direction.
 - A transport takes part by `Transport.make_switch` (`pillows.transports.common.builds`); one that cannot
-  says so, and its pillow is not rebuilt.
+raises an error, and its pillow is not rebuilt.
 
 After the switch the former build is kept under its number (`cases~1`, `cases__1`), and fed by a tail of its
-own as long as its definition and code can be loaded; so a way back shows current data. It is dropped after
-`keep`.
+own as long as its definition and code can be loaded, so that a roll-back shows current data. It is dropped
+after `keep`.
 """

@@ -21,11 +21,11 @@ SAMPLE_DOCUMENTS = 1000
 
 
 class Builds:
-    """Looks up definitions, and makes what works on the targets.
+    """Looks up definitions, and makes the objects that act on the targets.
 
     Args:
         get_config: returns the configuration in effect.
-        store: the checkpoints, which say what the live rows were made of.
+        store: the checkpoints, which hold the digests of the live rows' definition.
     """
 
     def __init__(self, get_config: Callable[[], Config], store: CheckpointStore) -> None:
@@ -33,15 +33,15 @@ class Builds:
         self._store = store
 
     def find_definitions(self, key: TailKey) -> list[PillowConfig]:
-        """Return the definitions of a pillow: its own, and the next one if there is one.
+        """Return the definitions of a pillow: its own, and `next` if it has one.
 
         Raises:
-            ConfigError: it is not in the configuration.
+            ConfigError: the pillow is not in the configuration.
         """
         pillow = self._get_config().pillows.get(key.pillow.partition(".")[0])
         if pillow is None:
             raise ConfigError(
-                f"{key} is not in the configuration any more.", remedy="put it back, and reload"
+                f"{key} is not in the configuration any more.", remedy="put it back, then `pillowd reload`"
             )
         return list_definitions(pillow, key.pillow)
 
@@ -50,14 +50,14 @@ class Builds:
         return Definition(settings=pipeline_digest(settings), code=tuple(self._digest_code(settings)))
 
     def describe_live(self, key: TailKey, settings: PillowConfig) -> Definition:
-        """Return the definition that the live rows were made of; nothing if it is not there any more."""
+        """Return the definition of the live rows; nothing if the configuration no longer has it."""
         stored = self._store.get(key)
         made_by = stored.digest.pipeline if stored is not None else ""
         is_same = made_by in ("", pipeline_digest(settings, self._digest_code(settings)))
         return self.describe(settings) if is_same else Definition()
 
     def make_switches(self, key: TailKey, settings: PillowConfig, build: Build) -> dict[str, BuildSwitch]:
-        """Return what exchanges builds in each target, by the names of the transports.
+        """Return the switches that exchange builds, by the names of the transports.
 
         Raises:
             ConfigError: a target has no builds.
@@ -77,7 +77,7 @@ class Builds:
         ]
 
     def refuse_obstacles(self, key: TailKey, coming: PillowConfig, build: Build, *, copies: bool) -> None:
-        """Refuse a rebuild that could not be made or switched, and say everything that is in the way.
+        """Refuse a rebuild that could not be made or switched; the error names every obstacle.
 
         Args:
             key: the tail of the live build.
@@ -86,14 +86,14 @@ class Builds:
             copies: whether its rows are to be copied.
 
         Raises:
-            ConfigError: something is in the way.
+            ConfigError: there is an obstacle.
             RetryableError, AccessError: a target can't be asked.
         """
         self._refuse_taken(key, coming, build)
         switches = self.make_switches(key, coming, Build())
         if copies and len(switches) > 1:
             raise ConfigError(
-                "Rows are copied in one transaction of one target.",
+                "`--switch replace-rows` works with one transport only: it copies rows in one transaction.",
                 remedy="move the other transports into pillows of their own",
             )
         found = {name: switch.list_obstacles(copies=copies) for name, switch in switches.items()}
@@ -113,7 +113,7 @@ class Builds:
         raise ConfigError(f"{key} can't be switched to another build: {told}.", remedy="; or ".join(remedies))
 
     def _refuse_taken(self, key: TailKey, coming: PillowConfig, build: Build) -> None:
-        """Refuse a build in the place of another output: configurations do not claim the names of builds."""
+        """Refuse a build whose name an output has: loading a configuration does not check that."""
         owners = {
             address: (pillow, name)
             for pillow, settings in self._get_config().tails.items()
@@ -125,8 +125,8 @@ class Builds:
             taken = filter(None, map(owners.get, options.of_build(build).addresses(connection) - own))
             for pillow, other in taken:
                 raise ConfigError(
-                    f"{key} can't be rebuilt: build {build.number} of its output {name!r} needs the place of "
-                    f"the output {other!r} of {pillow}.",
+                    f"{key} can't be rebuilt: build {build.number} of its output {name!r} needs the name "
+                    f"of the output {other!r} of {pillow}.",
                     remedy="give that output another name",
                 )
 
@@ -138,7 +138,7 @@ class Builds:
                 yield name, options, connection
 
     def choose_contents(self, key: TailKey, rebuild: Rebuild) -> list[str]:
-        """Return the options of `pillowd verify` that compare the other build's contents, if a target can.
+        """Return the options of `pillowd verify` for comparing the other build's contents, if a target can.
 
         Raises:
             RetryableError, AccessError, ConfigError: a target can't be asked.

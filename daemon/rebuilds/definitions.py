@@ -1,7 +1,7 @@
-"""Which definition each build of a pillow has, and so which tails run. Pure but for reading the file.
+"""Decide which definition each build of a pillow has, and which tails run. Pure, except for reading the file.
 
 The YAML holds up to two definitions: the pillow's own, and `next`. A build is known by the digest of its
-definition, so after a switch the two may stay as they are, or be written in the other order.
+definition, so after a switch the two may stay in place or be swapped.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ DigestCode = Callable[[PillowConfig], Sequence[str]]
 
 
 def with_builds(config: Config, digest_code: DigestCode | None = None) -> Config:
-    """Return a configuration with the tails of all builds, by the records in its state directory.
+    """Return a configuration with the tails of all builds that are recorded in its state directory.
 
     Args:
         config: a valid configuration.
-        digest_code: finds builds whose code has changed since: they cannot be made again, and are left out.
-            None leaves none out.
+        digest_code: computes code digests, to leave out builds whose code has changed since: they cannot be
+            made again. None leaves out none.
 
     Raises:
         IntegrityError: the records can't be read.
@@ -53,7 +53,7 @@ def add_builds(
 
 
 def list_definitions(pillow: PillowConfig, tail: str) -> list[PillowConfig]:
-    """Return the definitions of a tail: the pillow's own, and the next one if there is one."""
+    """Return the definitions of a tail: the pillow's own, and `next` if it has one."""
     name = tail.partition(".")[0]
     return [split_by_pace(name, each)[tail] for each in pillow.definitions]
 
@@ -78,8 +78,8 @@ def list_live_next(config: Config) -> list[str]:
 def find_live(definitions: Sequence[PillowConfig], rebuild: Rebuild | None) -> PillowConfig:
     """Return the definition of the live build.
 
-    It is the one that the live build was made of. If that was changed since, it is the one that is not the
-    other build's: an ordinary change, which the tail deals with when it starts.
+    It is the definition with which the live build was made. If that was changed since, it is the definition
+    that is not the other build's. The tail handles the change when it starts.
     """
     if rebuild is None or len(definitions) == 1:
         return definitions[0]
@@ -92,11 +92,11 @@ def find_live(definitions: Sequence[PillowConfig], rebuild: Rebuild | None) -> P
 def find_other(
     definitions: Sequence[PillowConfig], rebuild: Rebuild, digest_code: DigestCode | None
 ) -> PillowConfig | None:
-    """Return the definition of the other build; None if it, or its code, is not there any more."""
+    """Return the definition of the other build; None if the definition or its code no longer exists."""
     wanted = rebuild.other_definition
     for each in definitions:
         if pipeline_digest(each) == wanted.settings:
-            # Of a build that is being made, changed code is noticed by its tail, which begins again.
+            # The tail of an unfinished build notices changed code by itself, and begins again.
             is_same = (
                 rebuild.state in COMING or digest_code is None or tuple(digest_code(each)) == wanted.code
             )

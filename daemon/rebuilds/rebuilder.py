@@ -1,4 +1,4 @@
-"""The rebuilds of the running daemon: what is asked for, and when a step is due."""
+"""The rebuilds of the running daemon: requests, and the steps that are due."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from pillows.errors import PillowError
 from pillows.options import Build
 from pillows.transports.common.builds import find_live_key
 
-#: How soon a step that failed is taken again.
+#: Wait before a failed step is taken again.
 _AGAIN_SECONDS = 30.0
 
-#: States in which somebody may ask for the switch.
+#: States in which a switch may be requested.
 _SWITCHABLE = COMING | {RebuildState.ROLLED_BACK}
 
 _log = structlog.get_logger("pillowd.rebuild")
@@ -42,11 +42,11 @@ class Rebuilder:
     """Begins, advances and ends rebuilds; each pillow has one at a time.
 
     Args:
-        state: has the records.
-        reloader: has the configuration in effect, and the tails follow.
+        state: holds the records of the builds.
+        reloader: holds the configuration in effect, and starts and stops tails for changed records.
         supervisor: runs the tails.
         verification: compares a build with the source.
-        clock: for times and waits.
+        clock: for timestamps and waits.
         stop: set when the daemon ends.
     """
 
@@ -83,7 +83,7 @@ class Rebuilder:
         self._examined: Config | None = None
         self._automatic: gevent.Greenlet[[], None] | None = None
 
-    # -- what is asked for
+    # -- requests
 
     def start(self, key: TailKey, **options: Any) -> Rebuild:
         """Begin a rebuild.
@@ -93,18 +93,18 @@ class Rebuilder:
             options: `verify`, `switch`, `workers` and `keep_seconds` of `Rebuild`.
 
         Raises:
-            ConflictError: it can't be rebuilt now.
-            ConfigError: it can't be rebuilt; each obstacle is named.
+            ConflictError: the pillow can't be rebuilt now.
+            ConfigError: the pillow can't be rebuilt; the error names each obstacle.
             RetryableError, AccessError: a target can't be asked.
         """
         former = self._state.rebuilds.get(key)
         if former is not None and former.has_other:
             raise ConflictError(
-                f"{key} has another build already: its rebuild is {former.state}",
+                f"{key} already has another build: its rebuild is {former.state}",
                 remedy=f"{_name_end(key, former)} ends that",
             )
         if self._state.store.get(key) is None:
-            raise ConflictError(f"{key} has no rows yet", remedy="let it run first")
+            raise ConflictError(f"{key} has no rows yet", remedy="wait until it has written some")
         settings = self._builds.find_definitions(key)
         live = find_live(settings, former)
         coming = next((each for each in settings if each is not live), live)
@@ -112,7 +112,7 @@ class Rebuilder:
         build = Build(number=number, live=False)
         self._builds.refuse_obstacles(key, coming, build, copies=options.get("switch") == "replace-rows")
         if key in self._starting or self._state.rebuilds.get(key) != former:  # while targets were asked
-            raise ConflictError(f"a rebuild of {key} begins just now")
+            raise ConflictError(f"a rebuild of {key} is being started")
         now = self._clock.wall()
         record = Rebuild(
             state=RebuildState.BUILDING,
@@ -128,7 +128,7 @@ class Rebuilder:
         self._steps.verified_at.pop(key, None)
         self._starting.add(key)
         try:
-            # Under an epoch above that of the live build: see `start_decision.refuse_moved`.
+            # Use an epoch above that of the live build: see `start_decision.refuse_moved`.
             stored = self._state.store.get(key)
             self._state.store.edit(record.name_other(key), lambda _: Checkpoint.reset(stored))
             self._state.rebuilds.put(key, record)
@@ -142,7 +142,7 @@ class Rebuilder:
         """Switch to the other build as soon as it is ready.
 
         Raises:
-            NotFoundError, ConflictError: there is none, or it is live already.
+            NotFoundError, ConflictError: there is no other build, or it is already live.
         """
         record = self._state.rebuilds.require(key)
         if record.state not in _SWITCHABLE:
@@ -150,17 +150,17 @@ class Rebuilder:
         return self._want(key, "switched", of=_SWITCHABLE)
 
     def roll_back(self, key: TailKey) -> Rebuild:
-        """Switch back to the former build; first it catches up, if it has to.
+        """Switch back to the former build, once it has caught up.
 
         Raises:
-            NotFoundError, ConflictError: there is none, or it can't be made live again.
+            NotFoundError, ConflictError: there is no former build, or it can't be made live again.
         """
         record = self._state.rebuilds.require(key)
         if record.state is not RebuildState.SWITCHED:
-            raise ConflictError(f"there is nothing to go back to: the rebuild of {key} is {record.state}")
+            raise ConflictError(f"{key} has no former build to roll back to: its rebuild is {record.state}")
         if record.name_other(key) not in self._supervisor.keys:
             raise ConflictError(
-                f"the former build of {key} is not fed: its definition or code is not there any more",
+                f"the former build of {key} is not up to date: its definition or code no longer exists",
                 remedy="write the former definition under `next:`, then `pillowd reload`",
             )
         return self._want(key, "rolled-back", of={RebuildState.SWITCHED})
@@ -173,7 +173,7 @@ class Rebuilder:
             coming: whether the switch is still to come; False for one that is done.
 
         Raises:
-            NotFoundError, ConflictError: there is no such build, or it is just being switched.
+            NotFoundError, ConflictError: there is no such build, or it is being switched.
         """
         record = self._state.rebuilds.require(key)
         droppable = COMING if coming else KEPT | {RebuildState.DROPPING}
@@ -181,7 +181,7 @@ class Rebuilder:
             remedy = _name_end(key, record) if record.state in COMING | KEPT else "wait a moment"
             raise ConflictError(f"the rebuild of {key} is {record.state}", remedy=remedy)
         if key in self._steps.outdated:
-            raise ConflictError(f"the switch of {key} is just ending", remedy="wait a moment")
+            raise ConflictError(f"the switch of {key} is about to end", remedy="wait a moment")
         worker = self._workers.pop(key, None)
         if worker is not None:
             worker.kill()  # it compares or waits; during a switch this was refused above
@@ -197,16 +197,16 @@ class Rebuilder:
         self._wake(key)
         return changed
 
-    # -- what happens by itself
+    # -- automatic steps
 
     def recover(self) -> None:
-        """Keep the tails of unfinished exchanges from starting; the first tick finishes those."""
+        """Hold the tails of unfinished exchanges; the first tick finishes the exchanges."""
         for key, record in self._state.rebuilds.all.items():
             if record.state is RebuildState.SWITCHING:
                 self._tails.hold(key, record.name_other(key))
 
     def tick(self) -> None:
-        """Begin whatever is due."""
+        """Start every step that is due."""
         for key in self._state.rebuilds.all:
             self._wake(key)
         busy = self._automatic is not None and not self._automatic.dead
@@ -215,7 +215,7 @@ class Rebuilder:
             self._automatic = gevent.spawn(self._start_automatic)
 
     def close(self) -> None:
-        """End the steps that run; the next start goes on."""
+        """Stop the running steps. The next start of the daemon continues them."""
         for worker in filter(None, [*self._workers.values(), self._automatic]):
             worker.kill()
 
@@ -253,7 +253,7 @@ class Rebuilder:
                 self._state.rebuilds.explain(key, reason, failed=True)
 
     def _start_automatic(self) -> None:
-        """Begin the rebuilds that the configuration asks for (`rebuild: auto`)."""
+        """Start the rebuilds that the configuration requests (`rebuild: auto`)."""
         for key in list(self._supervisor.keys):
             record = self._state.rebuilds.get(key)
             is_live = find_live_key(key) == key
@@ -266,7 +266,7 @@ class Rebuilder:
                 _log.error("rebuild.refused", pillow=str(key), reason=name_tail(str(error), key))
 
     def _is_outdated(self, key: TailKey, record: Rebuild | None) -> bool:
-        """Return whether the live rows were made of another definition than the newest one."""
+        """Return whether the live rows were made with an older definition than the newest one."""
         stored = self._state.store.get(key)
         if stored is None or not stored.changes:
             return False

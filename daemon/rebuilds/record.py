@@ -1,4 +1,4 @@
-"""What is known of the builds of each pillow, in a small file that outlives the daemon."""
+"""The record of each pillow's builds, in a small file that outlives the daemon."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RebuildState(StrEnum):
     DROPPED = "dropped"
 
 
-#: The parts of a record that are shown.
+#: The fields of a record that are shown.
 _SHOWN = (
     "state",
     "reason",
@@ -48,14 +48,14 @@ _SHOWN = (
     "started_at",
     "changed_at",
 )
-#: The other build is on its way to become the live one for the first time.
+#: The other build has not been live yet.
 COMING = frozenset({RebuildState.BUILDING, RebuildState.VERIFYING, RebuildState.READY})
-#: It was live, or may be again.
+#: The other build was live, or may be live again.
 KEPT = frozenset({RebuildState.SWITCHED, RebuildState.ROLLED_BACK})
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """The definition that a build is made of.
+    """The digests of the definition with which a build is made.
 
     Attributes:
         settings: digest of the pillow's settings.
@@ -72,21 +72,22 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: see `RebuildState`.
         live: the number of the live build.
-        other: the number of the other one; as `live` if there is none.
+        other: the number of the other build; equal to `live` if there is none.
         last: the highest number that was ever used.
         live_definition, other_definition: of these builds.
-        reason: what keeps the rebuild from its next state, and the remedy; empty if nothing does.
-        failure: why the last step did not succeed, or was undone, and the remedy; empty if it did.
-        verify: which contents are compared before the switch, beside all versions.
+        reason: why the rebuild cannot go to its next state yet, and the remedy; "" if it can.
+        failure: why the last step failed or was undone, and the remedy; "" if it succeeded.
+        verify: whose contents are compared before the switch, in addition to all versions.
         switch: whether it switches by itself, waits for an operator, or copies the rows.
-        workers: processes that fill the other build, as `LoadOptions.workers`; None: what the pillow has.
+        workers: processes that fill the other build, as `LoadOptions.workers`; None for the pillow's own
+            setting.
         keep_seconds: how long the former build is kept.
-        wanted: the state that an operator has asked for, until it is reached: `switched` or `rolled-back`.
+        wanted: the state that an operator requested, until it is reached: `switched` or `rolled-back`.
         started_at: wall-clock seconds when the rebuild was asked for.
         changed_at: wall-clock seconds of the last change of `state`.
-        before: while it is switching: the state before.
-        steps: while it is switching: the steps that are done.
-        undoing: while it is switching: the steps are undone, for this reason.
+        before: while switching: the state before.
+        steps: while switching: the finished steps.
+        undoing: while switching: why the steps are being undone; "" unless they are.
     """
 
     state: RebuildState
@@ -110,12 +111,12 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_other(self) -> bool:
-        """Whether there is a build beside the live one."""
+        """Whether the pillow has a second build."""
         return self.state is not RebuildState.DROPPED
 
     @property
     def copies(self) -> bool:
-        """Whether the switch copies rows, so that nothing of the former build is left."""
+        """Whether the switch copies rows, so that the former build is not kept."""
         return self.switch == "replace-rows"
 
     def name_other(self, key: TailKey) -> TailKey:
@@ -123,7 +124,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
         return make_key(key, self.other)
 
     def make_exchange(self, key: TailKey) -> Exchange:
-        """Return the exchange that makes the other build live."""
+        """Return the exchange which makes the other build live."""
         return Exchange(key=key, outgoing=self.live, incoming=self.other)
 
 
@@ -139,7 +140,7 @@ class Rebuilds:
         path: the file; its folder must exist, the file need not.
 
     Raises:
-        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without it, nobody knows which
+        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without the file it is unknown which
             build is live.
     """
 
@@ -149,7 +150,7 @@ class Rebuilds:
         self._replica: Replica | None = None
 
     def attach(self, replica: Replica) -> None:
-        """Begin with the replica's records, or give it ours if it has none; keep both equal from now on.
+        """Load the replica's records, or copy ours there if it has none. Keep both equal from then on.
 
         Raises:
             StoreError: the replica cannot be read or written.
@@ -172,10 +173,10 @@ class Rebuilds:
         return self._all.get(str(key))
 
     def require(self, key: TailKey) -> Rebuild:
-        """Return the record of a pillow that has another build.
+        """Return the record of a pillow with a second build.
 
         Raises:
-            NotFoundError: it has none.
+            NotFoundError: the pillow has no second build.
         """
         record = self.get(key)
         if record is None or not record.has_other:
@@ -183,23 +184,23 @@ class Rebuilds:
         return record
 
     def put(self, key: TailKey, rebuild: Rebuild) -> None:
-        """Keep the record of a pillow. Durable on return.
+        """Store the record of a pillow. Durable on return.
 
         Raises:
-            OSError, StoreWriteError: it cannot be written; the former one is kept.
+            OSError, StoreWriteError: it cannot be written; the former record stays.
         """
         self.change(key, lambda _: rebuild)
 
     def change(self, key: TailKey, change: Callable[[Rebuild | None], Rebuild]) -> Rebuild:
-        """Change the record of a pillow, and return it; one change after the other. Durable on return.
+        """Change the record of a pillow, and return it. Changes are made one at a time. Durable on return.
 
         Args:
             key: the tail of the live build.
-            change: returns the changed record, given the present one; that is None if the pillow was never
-                rebuilt. Its error changes nothing. It must not wait.
+            change: returns the changed record; its argument is the current one, or None if the pillow was
+                never rebuilt. If it raises, nothing changes. It must not wait.
 
         Raises:
-            OSError, StoreWriteError: it cannot be written; the former one is kept.
+            OSError, StoreWriteError: it cannot be written; the former record stays.
         """
         with self._file:
             former = self._all.get(str(key))
@@ -211,17 +212,17 @@ class Rebuilds:
         return changed
 
     def update(self, key: TailKey, *, at: float, of: Collection[RebuildState] = (), **fields: Any) -> Rebuild:
-        """Change fields of a record, whatever else is changed meanwhile.
+        """Change some fields of a record; keep concurrent changes of the others.
 
         Args:
             key: the tail of the live build.
             at: wall-clock seconds.
-            of: the states in which it may be changed; any if empty.
+            of: the states in which the record may be changed; empty for all.
             fields: the new values.
 
         Raises:
-            NotFoundError, ConflictError: the record is not there, or has another state by now.
-            OSError, StoreWriteError: it cannot be written; it is as before.
+            NotFoundError, ConflictError: there is no record, or its state is not one of `of`.
+            OSError, StoreWriteError: the record cannot be written; it is unchanged.
         """
 
         def change(record: Rebuild | None) -> Rebuild:
@@ -236,15 +237,15 @@ class Rebuilds:
         return self.change(key, change)
 
     def explain(self, key: TailKey, reason: str, *, failed: bool = False) -> None:
-        """Store what a rebuild waits for. Durable on return.
+        """Store the reason why a rebuild waits. Durable on return.
 
         Args:
             key: the tail of the live build.
-            reason: what it waits for.
+            reason: the reason.
             failed: whether a step failed for that reason.
 
         Raises:
-            OSError, StoreWriteError: it cannot be written; it is kept in memory, so that it is shown.
+            OSError, StoreWriteError: the reason cannot be written. It is kept in memory, so that it is shown.
         """
 
         def change(former: Rebuild | None) -> Rebuild:

@@ -24,9 +24,9 @@ from pillows.clock import Clock
 from pillows.errors import ConfigError, StoppedError
 from pillows.options import Build
 
-#: How soon the tails are asked again to follow an exchange.
+#: Wait before another attempt to restart the tails after an exchange.
 _AGAIN_SECONDS = 30.0
-#: States in which the other build is not known to equal the source.
+#: States in which the other build may still differ from the source.
 _UNVERIFIED = {RebuildState.BUILDING, RebuildState.VERIFYING}
 
 _log = structlog.get_logger("pillowd.rebuild")
@@ -36,17 +36,17 @@ class StepTaker:
     """Takes the steps that are due.
 
     Args:
-        state: has the records.
-        reloader: lets the tails follow the records.
-        builds: makes what works on the targets.
+        state: holds the records of the builds.
+        reloader: starts and stops tails for changed records.
+        builds: makes the objects that act on the targets.
         tails: holds tails.
         verification: compares a build with the source.
-        clock: for times and waits.
+        clock: for timestamps and waits.
         stop: set when the daemon ends.
 
     Attributes:
-        outdated: the tails of live builds that do not follow an exchange yet.
-        verified_at: when each build was last compared; wall-clock seconds by the tail of the live build.
+        outdated: the live tails that have not been restarted yet after an exchange.
+        verified_at: tail of the live build -> wall-clock seconds of the last comparison.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StepTaker:
             step: the step.
 
         Raises:
-            PillowError, StoreError, OSError: it failed, or succeeded in part; it can be taken again.
+            PillowError, StoreError, OSError: the step failed, or was done in part; it can be repeated.
         """
         take = {
             Step.BEGIN_AGAIN: self._begin_again,
@@ -89,7 +89,7 @@ class StepTaker:
         take(key)
 
     def _begin_again(self, key: TailKey) -> None:
-        """Read everything again: the code that makes the rows has changed meanwhile."""
+        """Begin the build again: the code that makes its rows has changed meanwhile."""
         other = self._state.rebuilds.require(key).name_other(key)
         with self._holding(key, other):
             self._tails.hold(other)
@@ -120,7 +120,10 @@ class StepTaker:
         definitions = self._builds.find_definitions(key)
         incoming = find_other(definitions, record, None)
         if incoming is None:
-            raise ConfigError("the definition of the other build is gone.", remedy="put it back, and reload")
+            raise ConfigError(
+                "the definition of the other build is no longer in the configuration.",
+                remedy="put it back, then `pillowd reload`",
+            )
         with self._holding(key, key, other):
             if is_begun:
                 self._tails.await_end(key, other)
@@ -141,10 +144,10 @@ class StepTaker:
                 self._follow_builds(key)
 
     def _follow_builds(self, key: TailKey) -> None:
-        """Let the tails follow an exchange, sooner or later: until then each would write the other's outputs.
+        """Restart the tails after an exchange; until then each would write the other's outputs.
 
         Raises:
-            StoppedError: the daemon ends; the next start follows.
+            StoppedError: the daemon ends; its next start restarts the tails.
         """
         self.outdated.add(key)
         while True:
@@ -160,7 +163,7 @@ class StepTaker:
 
     @contextmanager
     def _holding(self, key: TailKey, *tails: TailKey) -> Iterator[None]:
-        """Release tails at the end, also after an error, unless their builds are still being exchanged."""
+        """Release held tails at the end, also after an error, unless their exchange is unfinished."""
         try:
             yield
         finally:

@@ -8,12 +8,12 @@ from enum import StrEnum
 from daemon.rebuilds.record import KEPT, Rebuild, RebuildState
 from pillows.runtime.status import State, TailStatus
 
-#: How soon a comparison that found differences, or could not be made, is made again.
+#: Wait before a comparison that failed, or found differences, is repeated.
 VERIFY_AGAIN_SECONDS = 300.0
 
 
 class Step(StrEnum):
-    """What is to be done now."""
+    """An action of a rebuild."""
 
     BEGIN_AGAIN = "begin-again"
     VERIFY = "verify"
@@ -21,7 +21,7 @@ class Step(StrEnum):
     DROP = "drop"
 
 
-#: In these states the rebuild is finished first, whatever else is true.
+#: In these states the unfinished step comes first.
 _UNFINISHED = {RebuildState.SWITCHING: Step.SWITCH, RebuildState.DROPPING: Step.DROP}
 
 
@@ -30,8 +30,8 @@ class NextStep:
     """The decision.
 
     Attributes:
-        step: what is to be done; None to wait.
-        reason: what keeps the rebuild waiting, and the remedy; empty if nothing does.
+        step: the action; None to wait.
+        reason: why the rebuild waits, and the remedy; "" if it does not wait.
     """
 
     step: Step | None = None
@@ -44,11 +44,11 @@ def find_next_step(
     """Return the next step.
 
     Args:
-        rebuild: the record of a pillow that has another build.
-        other: the status of the other build's tail; None if it does not run, since its definition or code is
-            not there any more.
+        rebuild: the record of a pillow with a second build.
+        other: the status of the other build's tail; None if it has no tail, as its definition or code no
+            longer exists.
         now: wall-clock seconds.
-        verified_at: when it was last compared without a good result.
+        verified_at: wall-clock seconds of the last comparison that failed or found differences.
     """
     if (step := _UNFINISHED.get(rebuild.state)) is not None:
         return NextStep(step=step)
@@ -64,7 +64,7 @@ def find_next_step(
 
 
 def is_ready(other: TailStatus) -> bool:
-    """Return whether a build has all of the source but the changes that arrive now."""
+    """Return whether a build is up to date, except for changes that are arriving now."""
     return other.state is State.LIVE and other.pass_number is None
 
 
@@ -86,7 +86,7 @@ def _find_step_of_kept(rebuild: Rebuild, other: TailStatus | None, now: float) -
         return NextStep(step=Step.DROP)
     if other is None:
         return NextStep(
-            reason="it is not fed: its definition or code is not there any more. Remedy: write the former "
+            reason="it is not up to date: its definition or code no longer exists. Remedy: write the former "
             "definition under `next:`, then `pillowd reload`; or `pillowd rebuild drop KEY`"
         )
     return NextStep(reason=other.reason if other.state is State.FAILED else "")

@@ -1,7 +1,7 @@
-"""Exchange two builds of a pillow: in every target, then their dead letters and checkpoints.
+"""Exchange two builds of a pillow: first in every target, then their dead letters and checkpoints.
 
-Every step can be taken again after it was done, and the record names those that certainly are: so a crash at
-any place is mended by taking the rest.
+Every step can be repeated, and the record names the finished ones. After a crash at any point the remaining
+steps are taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pillows.errors import AccessError, AwayError, FatalError, RetryableError
 from pillows.retry.backoff import Backoff
 from pillows.transports.common.builds import BuildSwitch, Exchange
 
-#: How long a target that refuses is asked again. Both tails stand still meanwhile.
+#: How long a refused step is retried. Both tails are stopped meanwhile.
 GIVE_UP_SECONDS = 120.0
 #: Longest pause between two attempts.
 PAUSE_SECONDS = 2.0
@@ -33,15 +33,15 @@ _log = structlog.get_logger("pillowd.rebuild")
 
 
 class Switch:
-    """One exchange, from its intent to its end.
+    """One exchange of two builds.
 
     Args:
         key: the tail of the live build.
-        state: has the intent: the record, in the state `switching`.
-        forwards: transport -> what makes the other build live there.
-        backwards: transport -> what makes the present one live again there.
+        state: holds the record in the state `switching`, which is the intent.
+        forwards: transport -> the switch that makes the other build live.
+        backwards: transport -> the switch that makes the current build live again.
         clock: for waits.
-        stop: ends it; the next start goes on.
+        stop: ends the exchange; the next start continues it.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Switch:
         return found
 
     def run(self) -> Rebuild | None:
-        """Finish the exchange, or undo it if a target refuses it.
+        """Finish the exchange. Undo it if a target refuses.
 
         Returns:
-            The record afterwards; None if it was stopped.
+            The record afterwards; None if the exchange was stopped.
 
         Raises:
-            StoreError, OSError: the state directory can't be written. Nothing is lost: run it again.
+            StoreError, OSError: the state directory can't be written. Nothing is lost: call `run` again.
         """
         if not self._record.undoing and not self._exchange_all():
             return None
@@ -111,13 +111,13 @@ class Switch:
         self._keep(msgspec.structs.replace(record, steps=(*record.steps, step), reason=""))
 
     def _park_letters(self, exchange: Exchange) -> None:
-        """Give the outgoing build's dead letters away before it gets others: so this can be repeated."""
+        """Move the outgoing build's dead letters to `exchange.parked`, so that this can be repeated."""
         if _LETTERS not in self._record.steps:
             self._state.dead_letters.hand_over(exchange.key, exchange.parked)
             self._note(_LETTERS)
 
     def _hand_over(self, exchange: Exchange) -> None:
-        """Give the incoming build's dead letters and checkpoint to the live tail."""
+        """Move the incoming build's dead letters and checkpoint to the live tail."""
         self._state.dead_letters.hand_over(exchange.shadow, exchange.key)
         self._state.store.exchange(exchange.key, shadow=exchange.shadow, parked=exchange.parked)
         if self._record.copies:
@@ -144,11 +144,11 @@ class Switch:
         return done
 
     def _undo(self) -> Rebuild | None:
-        """Exchange back wherever it was, or may have been, exchanged."""
+        """Undo the exchange in every target that has, or may have, exchanged the builds."""
         record = self._record
         exchange = record.make_exchange(self._key).reverse()
         for name, switch in self._backwards.items():
-            # What could be exchanged can be exchanged back, sooner or later.
+            # A target that made the exchange can undo it, so retry until it does.
             while refusal := self._attempt(partial(switch.exchange, exchange), name, float("inf")):
                 self._keep(msgspec.structs.replace(self._record, reason=f"{name}: {refusal}"))
                 if self._clock.wait(self._stop, PAUSE_SECONDS):
@@ -165,10 +165,10 @@ class Switch:
         return undone
 
     def _attempt(self, call: Callable[[], None], name: str, give_up_at: float) -> str | None:
-        """Call until it succeeds, or is refused and certainly has not happened.
+        """Call a step until it succeeds, or until a target refuses it and certainly has not done it.
 
         Returns:
-            Why it is refused; "" if it is done; None if it was stopped.
+            Why the step is refused; "" if it is done; None if the exchange was stopped.
         """
         backoff = Backoff(initial_seconds=0.2, max_seconds=PAUSE_SECONDS)
         while not self._stop.is_set():
@@ -195,7 +195,7 @@ class Switch:
 
 
 def _settled(clock: Clock) -> dict[str, object]:
-    """Return the fields of a record that no longer is being switched."""
+    """Return the fields of a record after a switch."""
     return {
         "before": None,
         "steps": (),

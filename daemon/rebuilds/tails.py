@@ -1,4 +1,4 @@
-"""Stop the tails of a pillow's two builds while these are exchanged."""
+"""Stop the tails of a pillow's two builds while the builds are exchanged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pillows.clock import Clock
 from pillows.errors import RetryableError
 from pillows.runtime.status import TailStatus
 
-#: How long the incoming build may take to catch up once the outgoing one has stopped.
+#: Longest time for the incoming build to catch up after the outgoing one has stopped.
 CATCH_UP_SECONDS = 5.0
-#: How long a tail is waited for beyond its time to drain.
+#: Extra time to wait for a tail beyond its time to drain.
 _KILL_SECONDS = 5.0
 _STEP_SECONDS = 0.05
 
@@ -25,7 +25,7 @@ class BuildTails:
 
     Args:
         supervisor: runs the tails.
-        get_drain_seconds: returns how long a tail may take to drain.
+        get_drain_seconds: returns the longest time for a tail to drain.
         clock: for waits.
         stop: ends every wait.
     """
@@ -39,11 +39,11 @@ class BuildTails:
         self._stop = stop
 
     def get_status(self, key: TailKey) -> TailStatus | None:
-        """Return the status of a tail; None if it is not there."""
+        """Return the status of a tail; None if there is no such tail."""
         return self._supervisor.status(key) if key in self._supervisor.keys else None
 
     def hold(self, *keys: TailKey) -> None:
-        """Ask tails to drain and keep them stopped, also those that are added later."""
+        """Ask tails to drain, and keep them stopped; tails that are added later do not start."""
         for key in keys:
             self._supervisor.hold(key)
 
@@ -56,7 +56,7 @@ class BuildTails:
         """Wait until tails have stopped.
 
         Raises:
-            ConflictError: one does not stop.
+            ConflictError: a tail does not stop in time.
         """
         seconds = self._get_drain_seconds() + _KILL_SECONDS
         give_up_at = self._clock.monotonic() + seconds
@@ -66,13 +66,13 @@ class BuildTails:
             self._supervisor.tick()
 
     def drain(self, live: TailKey, other: TailKey) -> None:
-        """Hold both tails of a pillow: the other one as soon as it has caught up with the live one.
+        """Hold both tails of a pillow: first the live one, then the other one as soon as it has caught up.
 
         Otherwise readers would see older rows than before.
 
         Raises:
-            ConflictError: one does not stop.
-            RetryableError: the other one does not catch up in time.
+            ConflictError: a tail does not stop in time.
+            RetryableError: the other tail does not catch up in time.
         """
         self.hold(live)
         self.await_end(live)
@@ -80,7 +80,7 @@ class BuildTails:
         while (status := self.get_status(other)) is None or status.pending != 0:
             if self._clock.monotonic() >= give_up_at or self._clock.wait(self._stop, _STEP_SECONDS):
                 raise RetryableError(
-                    f"{other} did not catch up within {CATCH_UP_SECONDS:g} s while {live} stood still. The "
+                    f"{other} did not catch up within {CATCH_UP_SECONDS:g} s while {live} was stopped. The "
                     "switch is tried again later."
                 )
         self.hold(other)

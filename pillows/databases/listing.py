@@ -1,9 +1,9 @@
 """List the databases of a server with their descriptions, a page at a time.
 
-Three ways, in the order in which they are tried: `GET /_dbs_info` (CouchDB 3.2), `GET /_all_dbs` with
-`POST /_dbs_info` (2.2),
-`GET /_all_dbs` with one `GET /{db}` each (1.x, and restrictive proxies). All are for server
-administrators, unless `[chttpd] admin_only_all_dbs` is false; other users can only ask for databases by name.
+Three ways, in the order in which they are tried: `GET /_dbs_info` (CouchDB 3.2); `GET /_all_dbs` with
+`POST /_dbs_info` (2.2); `GET /_all_dbs` with one `GET /{db}` each (1.x, and restrictive proxies). All are
+for server administrators, unless `[chttpd] admin_only_all_dbs` is false; other users can only ask for
+databases by name.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ class TurnQueue:
         return len(self._waiting)
 
     def oldest_dirty_at(self) -> float | None:
-        """Return when the first database in the queue became dirty, in monotonic seconds; None if none waits."""
+        """Return when the first queued database became dirty, in monotonic seconds; None if none waits."""
         first = next(iter(self._waiting), None)
         return None if first is None else self._databases[first].dirty_since
 

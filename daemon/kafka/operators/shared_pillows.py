@@ -1,4 +1,4 @@
-"""What an operator asks of a pillow that several daemons share, wherever its partitions are."""
+"""Operations on a pillow that several daemons share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from daemon.kafka.operators.group_offsets import read_group_offsets
 from pillows.change_topics.positions import load_position
 from pillows.clock import Clock
 
-#: How long to wait until every partition has passed the source's position; each commits every 5 s.
+#: Longest wait until every partition has passed the source's position; each commits every 5 s.
 _PASS_SECONDS = 20.0
 _STEP_SECONDS = 0.5
 
 
 class SharedPillows:
-    """Asks and tells all daemons of a service at once.
+    """Reads and resets pillows in all daemons of a service.
 
     Args:
         engine: the service.
@@ -32,16 +32,16 @@ class SharedPillows:
         """Have every partition of a pillow read from its beginning, under a new epoch.
 
         Raises:
-            StoreWriteError: it is not known whether that was written.
+            StoreWriteError: it may not have been written.
         """
         self._engine.control.reset(tail.pillow)
 
     def find_checkpoint(self, tail: TailKey) -> Checkpoint:
         """Return a position of the source that every partition of a pillow has passed.
 
-        The reader's position is read first, and then where each partition ends: once all offsets have passed
-        that, everything before the position is written. The last offset of a partition holds the end of a
-        transaction, which a tail may pass later.
+        Read the reader's position first, then the end of each partition. Once all committed offsets have
+        passed these ends, every change before the position is written. The last offset of a partition is the
+        end marker of a transaction; a tail may pass it later.
 
         Raises:
             NotFoundError: the source was never read.
@@ -57,7 +57,7 @@ class SharedPillows:
         while behind := read_group_offsets(options, topics, tail).find_behind(ends):
             if self._clock.monotonic() >= give_up_at:
                 raise NotInTimeError(
-                    f"partitions {', '.join(map(str, behind))} of {tail} are behind its source",
+                    f"partitions {', '.join(map(str, behind))} of {tail} are behind the source",
                     remedy="try again when `pillowd status` says that nothing is pending",
                 )
             self._clock.wait(Event(), _STEP_SECONDS)

@@ -148,7 +148,7 @@ class Turn:
 
     @property
     def is_reading(self) -> bool:
-        """Whether the turn counts as one of `max_active`: the source is not silent, and much is to be done."""
+        """Whether the turn counts as one of `max_active`: the source is not silent, and it has much to do."""
         unacknowledged = self._run.unacknowledged
         if self._reached_head:
             return unacknowledged > FEW_CHANGES

@@ -110,7 +110,7 @@ def test_a_silent_holder_is_replaced_and_can_write_no_more(
     assert silent._keeper is not None
     silent._keeper.kill()  # it hangs
     assert acquire(other).term == 2
-    with pytest.raises(StoreWriteError, match="session of the lease has ended"):
+    with pytest.raises(StoreWriteError, match="session that held the lease has ended"):
         replica.write({("a",): b"2"})
     with psycopg.connect(postgres_dsn) as reader:
         assert reader.execute("select value from pillowd_state").fetchall() == [("1",)]
