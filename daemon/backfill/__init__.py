@@ -1,1 +1,1 @@
-"""Backfills: chosen documents go through a pillow again, beside its feed."""
+"""Backfills: send chosen documents through a pillow again, beside its feed."""

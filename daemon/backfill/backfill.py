@@ -1,4 +1,4 @@
-"""A backfill: which documents, in which ranges, and how far it is. Pure."""
+"""A backfill: its documents, its ranges and its progress. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 class BackfillState(StrEnum):
-    """What a backfill is doing."""
+    """The state of a backfill."""
 
     RECEIVING = "receiving"  # its ids
     WAITING = "waiting"  # for the pillow to run, and for earlier backfills of it
@@ -24,15 +24,15 @@ class BackfillState(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: The states that a backfill does not leave by itself.
+#: The final states of a backfill.
 ENDED = frozenset({BackfillState.DONE, BackfillState.FAILED, BackfillState.CANCELLED})
 
-#: The states of a backfill that is to be carried on.
+#: The states of an unfinished backfill.
 READY = frozenset({BackfillState.RUNNING, BackfillState.WAITING})
 
 
 class RangeState(StrEnum):
-    """What has become of a range."""
+    """The state of a range."""
 
     WAITING = "waiting"
     DONE = "done"
@@ -40,11 +40,11 @@ class RangeState(StrEnum):
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The chosen documents: those with given ids unless one of the attributes is set.
+    """The chosen documents. If no attribute is set, they are given by their ids.
 
     Attributes:
-        prefix: all whose id begins so.
-        selector: all that match; a Mango selector.
+        prefix: all documents whose id begins with this text.
+        selector: all documents that match this Mango selector.
     """
 
     prefix: str | None = None
@@ -57,12 +57,12 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Range(msgspec.Struct, frozen=True):
-    """Some documents that are sent one after the other, and again from the first after a crash.
+    """A group of documents. They are sent in order; after a crash all of them are sent again.
 
     Attributes:
-        documents: how many.
-        state: what has become of it.
-        reason: why it failed; "" unless it did.
+        documents: their number.
+        state: its state.
+        reason: why it failed; "" if it did not.
     """
 
     documents: int
@@ -71,18 +71,18 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class Backfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A backfill as it is on disk. People count ranges from 1: range N is `ranges[N - 1]`.
+    """A backfill, as stored on disk. People count ranges from 1: range N is `ranges[N - 1]`.
 
     Attributes:
         id: names it.
         pillow, source: the tail.
-        selection: which documents.
-        state: what it is doing.
-        reason: why it failed; "" unless it did.
+        selection: the documents.
+        state: its state.
+        reason: why it failed; "" if it did not.
         created_at, ended_at: wall-clock seconds.
         listed: whether all ids are known.
-        after: where the listing goes on; see `IdPage`.
-        ranges: the ids that are known.
+        after: where the listing continues; see `IdPage`.
+        ranges: the ranges that are known so far.
         raised_at: when the epoch was raised for it (wall-clock seconds); None before that.
     """
 
@@ -107,11 +107,11 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def documents(self) -> int:
-        """How many ids are known."""
+        """The number of known ids."""
         return sum(each.documents for each in self.ranges)
 
     def count(self, state: RangeState) -> int:
-        """Return how many documents are in ranges of a state."""
+        """Return the number of documents in ranges of a state."""
         return sum(each.documents for each in self.ranges if each.state is state)
 
     def find_next(self) -> int | None:
@@ -120,28 +120,28 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         return next(waiting, None)
 
     def with_range(self, number: int, state: RangeState, reason: str = "") -> Backfill:
-        """Return it with another state of a range."""
+        """Return the backfill with another state of a range."""
         ranges = list(self.ranges)
         ranges[number - 1] = Range(ranges[number - 1].documents, state, reason)
         return msgspec.structs.replace(self, ranges=tuple(ranges))
 
     def add_range(self, documents: int, *, after: str | None, listed: bool) -> Backfill:
-        """Return it with one more range; with none if there are no documents in it.
+        """Return the backfill with one more range; a range without documents is not added.
 
         Args:
-            documents: how many.
-            after: where the listing goes on.
-            listed: whether this was the last one.
+            documents: their number.
+            after: where the listing continues.
+            listed: whether this was the last range.
         """
         added = (Range(documents),) if documents else ()
         return msgspec.structs.replace(self, ranges=self.ranges + added, after=after, listed=listed)
 
     def begin(self) -> Backfill:
-        """Return it as it runs; one that was cancelled stays so."""
+        """Return the backfill as running; a cancelled one stays cancelled."""
         return self if self.state in ENDED else msgspec.structs.replace(self, state=BackfillState.RUNNING)
 
     def end(self, at: float) -> Backfill:
-        """Return it as it has ended, after all its ranges; one that was cancelled stays so.
+        """Return the backfill as ended after all its ranges; a cancelled one stays cancelled.
 
         Args:
             at: wall-clock seconds.
@@ -156,7 +156,7 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def fail(self, reason: str, at: float) -> Backfill:
-        """Return it as failed; one that was cancelled stays so.
+        """Return the backfill as failed; a cancelled one stays cancelled.
 
         Args:
             reason: why.
@@ -167,7 +167,7 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.stop(BackfillState.FAILED, at), reason=reason)
 
     def stop(self, state: BackfillState, at: float) -> Backfill:
-        """Return it in a state that it does not leave by itself.
+        """Return the backfill in a final state.
 
         Args:
             state: one of `ENDED`.
@@ -176,9 +176,9 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, state=state, ended_at=at)
 
     def try_again(self, number: int) -> Backfill:
-        """Return it with a range that waits again, under an epoch that is to be raised again.
+        """Return the backfill with a range to send again, under a new epoch.
 
-        Otherwise targets would refuse as equal what they took the first time.
+        With the same epoch, targets would refuse documents that they already have.
         """
         again = self.with_range(number, RangeState.WAITING)
         return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""All backfills: start, follow, retry and cancel them; one at a time runs for each tail."""
+"""Start, list, retry and cancel backfills. Each tail runs one at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from daemon.errors import ConflictError, InvalidRequestError, NotFoundError
 from pillows.clock import Clock
 from pillows.errors import PillowError
 
-#: Backfills of a tail that wait or run, and ended ones that are kept.
+#: Most waiting or running backfills of a tail, and most ended ones that are kept.
 MAX_WAITING = 10
 MAX_ENDED = 10
 
-#: Failed ranges that are named.
+#: Most failed ranges that are listed.
 MAX_NAMED = 100
 
 #: Wait after a file could not be written.
@@ -37,11 +37,11 @@ class Backfills:
     """The backfills of all tails.
 
     Args:
-        store: keeps them.
+        store: stores the backfills.
         clock: for times.
 
     Attributes:
-        run_here: runs the backfills of a tail in this process; None if a daemon's tails run them.
+        run_here: runs the backfills of a tail in this process; None if the daemon's tails run them.
     """
 
     def __init__(self, store: BackfillStore, clock: Clock) -> None:
@@ -61,17 +61,17 @@ class Backfills:
 
         Args:
             key: the tail.
-            selection: which documents.
-            ids: the first of them, if the source does not list them.
-            more: whether more ids follow, by `add_ids`.
+            selection: the documents.
+            ids: the first ids, if the source does not list them.
+            more: whether more ids follow with `add_ids`.
 
         Raises:
-            ConflictError: too many wait.
+            ConflictError: too many backfills of the tail wait.
             OSError: it can't be written.
         """
         known = self._store.list(key)
         if sum(each.state not in ENDED for each in known) >= MAX_WAITING:
-            raise ConflictError(f"{MAX_WAITING} backfills of {key} wait or run")
+            raise ConflictError(f"{MAX_WAITING} backfills of {key} wait or run, the most that are allowed")
         for each in [each for each in known if each.state in ENDED][: -MAX_ENDED or None]:
             self._store.remove(each)
         backfill = self._store.put(
@@ -90,10 +90,10 @@ class Backfills:
         return self.add_ids(backfill.id, ids, last=not more)
 
     def add_ids(self, id: str, ids: Sequence[str], *, last: bool) -> Backfill:
-        """Add ids to a backfill; with the last of them it begins.
+        """Add ids to a backfill. It begins once all ids were added.
 
         Raises:
-            NotFoundError: there is no such backfill.
+            NotFoundError: the backfill does not exist.
             ConflictError: it has all its ids.
             OSError: they can't be written.
         """
@@ -115,8 +115,8 @@ class Backfills:
         """Send a range of an ended backfill again.
 
         Raises:
-            NotFoundError: there is no such backfill or range.
-            ConflictError: it has not ended, or was cancelled.
+            NotFoundError: the backfill or the range does not exist.
+            ConflictError: it is unfinished, or was cancelled.
             OSError: it can't be written.
         """
 
@@ -132,10 +132,10 @@ class Backfills:
         return backfill
 
     def cancel(self, id: str) -> Backfill:
-        """Cancel a backfill; what it has sent stays sent.
+        """Cancel a backfill. Documents already sent are not undone.
 
         Raises:
-            NotFoundError: there is no such backfill.
+            NotFoundError: the backfill does not exist.
             ConflictError: it has ended.
             OSError: it can't be written.
         """
@@ -151,7 +151,7 @@ class Backfills:
         """Return a backfill.
 
         Raises:
-            NotFoundError: there is no such one.
+            NotFoundError: the backfill does not exist.
         """
         backfill = self._store.get(id)
         if backfill is None:
@@ -163,7 +163,7 @@ class Backfills:
         return self._store.list(key)
 
     def measure(self, key: TailKey) -> dict[str, Any] | None:
-        """Return the progress of a tail's backfill that runs, or else waits first; None if there is none."""
+        """Return the progress of a tail's running or next backfill; None if it has neither."""
         current = next((each for each in self.list(key) if each.state not in ENDED), None)
         return None if current is None else self._measure(current)
 
@@ -205,7 +205,7 @@ class Backfills:
         """Run the backfills of a tail, for as long as its run lasts.
 
         Raises:
-            FatalError: the pillow's pipeline can't go on.
+            FatalError: the pillow's pipeline can't continue.
             StoppedError: the pillow stops.
         """
         news = self._news.setdefault(key, Event())
@@ -232,7 +232,7 @@ class Backfills:
                 self._wake(key)
 
     def list_ready(self) -> Sequence[TailKey]:
-        """Return the tails with a backfill that waits or runs."""
+        """Return the tails with waiting or running backfills."""
         return list({each.key: None for each in self._store.list() if each.state in READY})
 
     def run_all(
@@ -243,13 +243,13 @@ class Backfills:
         *,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Run the backfills of a tail that wait, one after the other.
+        """Run the waiting backfills of a tail, one after the other.
 
         Args:
             key: the tail.
             source: of the tail.
             sender: of its run.
-            is_over: returns whether to end, and to leave the rest for later; asked after each range.
+            is_over: returns whether to end, and leave the other ranges for later; called after each range.
 
         Raises:
             OSError, StoreError: a file can't be written or read.
@@ -271,7 +271,7 @@ class Backfills:
             _log.info("backfill.ended", pillow=str(key), backfill=ended.id, state=str(ended.state), **counts)
 
     def close(self) -> None:
-        """End what runs in this process; it goes on with the next daemon."""
+        """Stop the backfills that run in this process; the next daemon continues them."""
         gevent.killall(list(self._here.values()))
 
     def _find_next(self, key: TailKey) -> Backfill | None:
@@ -296,10 +296,10 @@ class Backfills:
 
 
 def make_selection(body: dict[str, Any]) -> Selection:
-    """Return the documents that a request chooses.
+    """Return the documents that a request selects.
 
     Raises:
-        InvalidRequestError: it chooses them in no way, or in several.
+        InvalidRequestError: it selects none, or selects in several ways.
     """
     given = [name for name in ("ids", "prefix", "selector") if name in body]
     if len(given) != 1:

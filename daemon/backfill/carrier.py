@@ -1,9 +1,9 @@
-"""Carry one backfill: raise the epoch, list the ids, send the ranges.
+"""Run one backfill: raise the epoch, list the ids, send the ranges.
 
-The epoch is raised once, so that every document is written again, even if the target holds it in the same
-version. Under the raised epoch an older state of a document would replace a newer one that was written under
-the former. So nothing is read before `overlap_seconds` have passed since: by then every copy of the database
-has all that the feed brought before. With a single copy nothing has to wait.
+The epoch is raised once, so that every document is written again, even if the target holds the same version.
+Under the raised epoch, an older state of a document would replace a newer one from the former epoch. So
+nothing is read until `overlap_seconds` have passed: by then every copy of the database has all changes that
+the feed returned before. With a single copy there is no wait.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pillows.progress.lag import Rate
 from pillows.retry.backoff import Backoff
 from pillows.retry.cancellable import StopAwareWaiter
 
-#: Documents in flight at once. A change of the feed waits for no more of them.
+#: Most documents in flight. A change of the feed waits behind at most this many.
 GROUP_DOCUMENTS = 100
 
-#: Pause after a group, as a share of the time that it took: the feed's changes come first.
+#: Pause after a group, as a multiple of its duration: the feed's changes have priority.
 PAUSE_SHARE = 0.25
 
-#: How often a document that can't be read alone is tried, and the wait between.
+#: Attempts to read a single document, and the wait between them.
 MAX_TRIES = 3
 RETRY_SECONDS = 2.0
 
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillSource:
-    """The source of a tail, as a backfill needs it.
+    """The source of a tail, for a backfill.
 
     Attributes:
-        open_ids: returns what lists ids; the caller closes it.
+        open_ids: returns a reader that lists ids; the caller closes it.
         overlap_seconds: longest lag between two copies of the database.
     """
 
@@ -85,14 +85,14 @@ class Carrier:
 
     Args:
         id: of the backfill.
-        store: keeps it; read again before each step, since an operator may cancel it.
+        store: stores the backfill; read before each step, since an operator may cancel it.
         sender: of the run.
         source: the tail's source.
         clock: for times.
-        is_over: returns whether to end, and to leave the other ranges for later.
+        is_over: returns whether to end, and leave the other ranges for later.
 
     Attributes:
-        sent: documents of the range that is being sent.
+        sent: documents of the current range that were sent.
         rate: documents sent.
     """
 
@@ -116,11 +116,11 @@ class Carrier:
         self._is_over = is_over
 
     def run(self) -> None:
-        """Carry the backfill until it has ended, or its time is over.
+        """Run the backfill until it has ended, or its time is over.
 
         Raises:
             OSError: its files can't be written.
-            FatalError: the pillow's pipeline can't go on.
+            FatalError: the pillow's pipeline can't continue.
             StoppedError: the pillow stops.
         """
         self._change(Backfill.begin)
@@ -152,14 +152,14 @@ class Carrier:
         return self._current.state is BackfillState.RUNNING
 
     def _raise_epoch(self) -> None:
-        """Raise the epoch, unless an earlier run has. An error of it ends the pillow's run."""
+        """Raise the epoch, unless an earlier run did. If that fails, the pillow's run ends."""
         if self._current.raised_at is None:
             self._sender.raise_epoch()
             raised_at = self._clock.wall()
             self._change(lambda each: msgspec.structs.replace(each, raised_at=raised_at))
 
     def _prepare(self, ids: DocumentIds) -> None:
-        """List the ids, and wait until every copy has what was written under the former epoch."""
+        """List the ids, and wait until every copy of the database has the changes from the former epoch."""
         while self._is_running and not self._current.listed:
             self._add_page(self._try_again(lambda: self._list_page(ids)))
         if self._is_running and self._try_again(ids.count_copies) != 1:
@@ -197,7 +197,7 @@ class Carrier:
             self._change(lambda each: each.with_range(number, state, reason))
 
     def _send(self, ids: Sequence[str]) -> None:
-        """Send some documents; fewer at a time if they can't be read together."""
+        """Send documents; in smaller groups if they can't be read together."""
         began_at = self._clock.monotonic()
         changes = self._read(ids)
         if changes is None:
@@ -211,10 +211,10 @@ class Carrier:
         self._sender.waiter.wait(PAUSE_SHARE * (self._clock.monotonic() - began_at))
 
     def _read(self, ids: Sequence[str]) -> Sequence[Change] | None:
-        """Return documents; None if they should be read in smaller groups.
+        """Read documents; return None if they should be read in smaller groups.
 
         Raises:
-            RangeFailedError: a single one can't be read.
+            RangeFailedError: a single document can't be read.
         """
         backoff, tries = Backoff(), 0
         while True:
@@ -236,7 +236,7 @@ class Carrier:
             self._sender.waiter.wait(RETRY_SECONDS)
 
     def _try_again(self, attempt: Callable[[], T]) -> T:
-        """Return the result of an attempt; repeat it unless the server rejects the request."""
+        """Call `attempt` until it succeeds or the server rejects the request; return the result."""
         backoff = Backoff()
         while True:
             try:

@@ -41,9 +41,9 @@ class BackfillStore:
         self._replica: Replica | None = None
 
     def attach(self, replica: Replica) -> None:
-        """Begin with the replica's backfills, or give it ours if it has none; write into both from now on.
+        """Load the replica's backfills, or copy ours there if it has none. Write to both from then on.
 
-        No backfill may run yet.
+        Call this before any backfill runs.
 
         Raises:
             StoreError: the replica cannot be read or written.
@@ -69,11 +69,11 @@ class BackfillStore:
         return sorted(found, key=lambda each: (each.created_at, each.id))
 
     def get(self, id: str) -> Backfill | None:
-        """Return a backfill; None if there is no such one."""
+        """Return a backfill; None if it does not exist."""
         return self._all.get(id)
 
     def put(self, backfill: Backfill) -> Backfill:
-        """Keep a new backfill, and return it.
+        """Store a new backfill, and return it.
 
         Raises:
             OSError, StoreWriteError: it can't be written.
@@ -83,15 +83,15 @@ class BackfillStore:
         return backfill
 
     def change(self, id: str, change: Callable[[Backfill], Backfill]) -> Backfill:
-        """Change a backfill, and return it; one change after the other.
+        """Change a backfill, and return it. Changes are made one at a time.
 
         Args:
             id: of the backfill.
-            change: returns the changed backfill. Its error changes nothing.
+            change: returns the changed backfill. If it raises, nothing changes.
 
         Raises:
-            NotFoundError: there is no such backfill.
-            OSError: it can't be written; then it is as before.
+            NotFoundError: the backfill does not exist.
+            OSError: it can't be written; the backfill is unchanged.
         """
         with self._turn:
             if id not in self._all:
@@ -99,7 +99,7 @@ class BackfillStore:
             return self.put(change(self._all[id]))
 
     def put_ids(self, backfill: Backfill, number: int, ids: Sequence[str]) -> None:
-        """Keep the ids of a range.
+        """Store the ids of a range.
 
         Raises:
             OSError: they can't be written.
@@ -119,7 +119,7 @@ class BackfillStore:
             raise IntegrityError(f"{path} is damaged ({error})") from error
 
     def remove(self, backfill: Backfill) -> None:
-        """Forget a backfill, unless it was changed meanwhile. Files that can't be removed stay.
+        """Remove a backfill, unless it was changed meanwhile. Files that can't be removed stay.
 
         Its own file goes first: a folder without it is not a backfill.
         """

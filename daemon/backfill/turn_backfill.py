@@ -1,4 +1,4 @@
-"""The backfills of one of many databases: they run in its turns."""
+"""Backfills of one of many databases, which run in its turns."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pillows.runtime.document_sender import DocumentSender
 
 
 class TurnBackfill:
-    """Runs the backfills of a database for one turn. What is left goes on in the next one.
+    """Runs the backfills of a database for one turn. The next turn continues them.
 
     Args:
-        backfills: those of all tails.
+        backfills: the backfills of all tails.
         key: the database's tail.
         source: of that tail.
         is_over: returns whether the turn should end; asked after each range.
 
     Attributes:
-        is_running: whether the turn has to go on for it.
+        is_running: whether the turn has to continue for the backfill.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class TurnBackfill:
         self._is_over = is_over
 
     def run(self, sender: DocumentSender) -> None:
-        """Run them.
+        """Run the backfills.
 
         Raises:
             OSError, StoreError: a file can't be written or read.
-            FatalError: the pillow's pipeline can't go on.
+            FatalError: the pillow's pipeline can't continue.
             StoppedError: the turn was ended.
         """
         try:

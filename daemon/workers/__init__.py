@@ -1,3 +1,3 @@
-"""Worker processes of a pillow: what the daemon sends them, and what they do with it."""
+"""Worker processes of a pillow: their setup by the daemon, and their work."""
 
 from __future__ import annotations

@@ -21,18 +21,19 @@ from pillows.pillow import Pipeline
 from pillows.retry.retrier import Retrier
 from pillows.runtime.tail_settings import MakeCarrier
 
-#: A worker that gives no sign of life for so long is killed, and so is a single call of a function.
+#: A worker without a sign of life for this time is killed; so is a single call of a function that takes
+#: longer.
 HANG_SECONDS = 60.0
 
 
 def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Prefilter) -> MakeCarrier:
-    """Return what makes the carrier of each run of a tail that has worker processes.
+    """Return the factory of a tail's carrier with worker processes.
 
     Args:
         config: a valid configuration, whose functions are imported.
         key: the tail's key.
         clock: for ages and waits.
-        wanted: which documents its feed brings along.
+        wanted: decides which documents the feed includes.
     """
     settings = config.tails[key.pillow]
     workers = count_workers(settings.load.workers)

@@ -1,4 +1,4 @@
-"""Serve the daemon: read its tasks ahead, and show that this process is alive while it waits."""
+"""Serve the daemon: read its tasks ahead, and send signs of life."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serve_daemon(fd: int) -> None:
 
 
 def _read_ahead(stream: protocol.Stream, tasks: Queue[protocol.ToWorker | None]) -> None:
-    """Read the next task while this one is done: it is there when the worker is free."""
+    """Read the next task during the current one, so that it can start at once."""
     message: protocol.ToWorker | None = None
     try:
         with suppress(OSError, ProtocolError):  # the daemon is gone
@@ -44,7 +44,7 @@ def _read_ahead(stream: protocol.Stream, tasks: Queue[protocol.ToWorker | None])
 
 
 def _show_life(channel: Channel) -> None:
-    """Send signs of life while the hub turns. A function that blocks it ends them."""
+    """Send signs of life as long as the hub runs. A function that blocks the hub stops them."""
     while True:
         gevent.sleep(ALIVE_SECONDS)
         with suppress(OSError):

@@ -1,6 +1,6 @@
-"""What a worker of a pillow is told: values of the configuration in effect, and only those that it needs.
+"""The setup of a pillow's worker: only those values of the configuration that it needs.
 
-It gets no target, so it can neither write nor claim anything. It gets the settings themselves and not their
+A worker gets no target, so it can neither write nor claim anything. It gets the settings rather than their
 file, which may have changed since.
 """
 
@@ -31,7 +31,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, array_like=True):
         connection: the source's, as JSON, secrets included.
         plugins_path: folders of modules.
         code: digests of the pillow's functions as the daemon has imported them.
-        as_json: whether every transport takes rows as JSON.
+        as_json: whether every transport accepts rows as JSON.
         database: the identity of the database that the tail's checkpoint belongs to.
     """
 
@@ -68,12 +68,12 @@ def make_setup(config: Config, key: TailKey, identity: DatabaseIdentity) -> msgs
 
 
 def load_settings(text: str) -> PillowConfig:
-    """Return a pillow's settings as they were in the daemon."""
+    """Return a pillow's settings, equal to those in the daemon."""
     return PillowConfig.model_validate_json(text)
 
 
 def load_connection(text: str) -> CouchConnection:
-    """Return the connection to the source as it was in the daemon."""
+    """Return the settings of the source's connection, equal to those in the daemon."""
     return CouchConnection.model_validate_json(text)
 
 

@@ -1,4 +1,4 @@
-"""Which documents the feed brings along, and which are left to worker processes."""
+"""Decide which documents the feed includes, and which are left to worker processes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pillows.models import Change
 class LeftToWorkers:
     """Wants no document while workers run: they fetch documents over connections of their own.
 
-    This only saves time. A change that was read without its document may still be carried here, when
-    workers end or cannot be started: then the pipeline fetches it.
+    This only saves time. If workers end or cannot be started, the daemon processes the change itself, and its
+    pipeline fetches the document.
 
     Args:
-        otherwise: what is wanted while none run.
+        otherwise: decides while no workers run.
 
     Attributes:
         workers: how many run.
@@ -30,11 +30,11 @@ class LeftToWorkers:
 
 
 def choose_documents(settings: PillowConfig, prefilter: Prefilter) -> Prefilter:
-    """Return which documents the feed brings along.
+    """Return the function that decides which documents the feed includes.
 
     Args:
         settings: the pillow's.
-        prefilter: what its filter can decide before documents are fetched.
+        prefilter: the check that the filter can make before documents are fetched.
     """
     apart = settings.source.documents == "bulk_get"
     if settings.isolate:  # a filter may be a function of the user: it is called in a worker only

@@ -1,4 +1,4 @@
-"""Build, in a worker, what carries the chunks of its pillow."""
+"""Build the part of a worker that processes the chunks of its pillow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pillows.parallel.worker import Channel
 
 
 def open_work(payload: msgspec.Raw, channel: Channel) -> ChunkWork:
-    """Return what carries chunks.
+    """Return the part that processes chunks.
 
     Args:
         payload: of the setup.
@@ -36,8 +36,8 @@ def open_work(payload: msgspec.Raw, channel: Channel) -> ChunkWork:
     pillow = build_pillow(setup.key.pillow, settings, folders)
     if digest_functions(settings, folders) != list(setup.code):
         raise ConfigError(
-            "The modules of its functions have changed since they were imported.",
-            remedy="`pillowd reload`, or a restart for modules that are not in `daemon.plugins_path`",
+            "Modules of the pillow's functions have changed since the daemon imported them.",
+            remedy="`pillowd reload`; restart the daemon if the modules are not in `daemon.plugins_path`",
         )
     clock = SystemClock()
     feed = CouchFeed(

@@ -1,8 +1,7 @@
-"""Work in several processes: one coordinator, worker processes with connections of their own.
+"""Work in several processes: one coordinator, and workers with their own connections.
 
-There are two queues: of tasks that workers take, and of results that they have done, in any order. A worker
-is a program of its own (exec, never fork), so that it shares neither a connection nor memory with the
-coordinator.
+There are two queues: workers take tasks from one, and put results into the other, in any order. A worker is a
+separate program (exec, never fork), so it shares neither connections nor memory with the coordinator.
 """
 
 from __future__ import annotations

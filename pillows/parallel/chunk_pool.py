@@ -1,4 +1,4 @@
-"""Carry chunks to their outcomes in a pool of workers, whatever happens to the workers."""
+"""Run chunks in a pool of workers, and recover from the deaths of workers."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from pillows.parallel.process import Cause, Ending
 from pillows.retry.backoff import Backoff
 from pillows.retry.retrier import Retrier
 
-#: Deaths of workers in a row, without anything done. A single bad document takes 15 at most.
+#: Most deaths of workers in a row without a finished task. A single bad document causes at most 15.
 MAX_DEATHS_IN_A_ROW = 50
 
-#: Starts workers, given how many and who receives their results.
+#: Starts workers, given their number and the receiver of their events.
 MakePool = Callable[[int, PoolEvents], WorkerPool]
 
 
 @dataclass(slots=True, eq=False)
 class ChunkOutcomes:
-    """Changes that workers carry to their outcomes.
+    """Changes that workers process, and their outcomes.
 
     Attributes:
         changes: the changes.
-        sent: the outcome of each change as a worker has sent it, once `missing` is 0.
+        sent: the outcome of each change, as sent by a worker; complete once `missing` is 0.
         size_bytes: the size of the outcomes, approximately.
         missing: how many outcomes are missing.
         kept, filtered, seconds, took_seconds: as in `Outcomes`.
@@ -52,13 +52,13 @@ class ChunkOutcomes:
     cancelled: bool = False
 
     def outcome(self, tail: TailKey, index: int) -> Outcome:
-        """Return the outcome of the change at an index. That decodes it each time."""
+        """Return the outcome of the change at an index. Each call decodes it again."""
         return to_outcome(tail, self.changes[index], self.sent[index])
 
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """Some of the changes, which one worker gets as one task."""
+    """The changes that one worker gets as one task."""
 
     outcomes: ChunkOutcomes
     begin: int
@@ -77,11 +77,11 @@ class ChunkPool(PoolEvents):
         make_pool: starts the workers.
         size: how many.
         retrier: the tail's; waits and reports.
-        on_move: called whenever outcomes have arrived, or `error` or `refusal` was set.
+        on_move: called when outcomes have arrived, or when `error` or `refusal` was set.
 
     Attributes:
         error: why the tail cannot go on; None while it can.
-        refusal: why no worker can be started; None while they can.
+        refusal: why no worker can be started; None while that is possible.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ChunkPool(PoolEvents):
 
     @property
     def needs_tasks(self) -> bool:
-        """Whether a worker has nothing to do, or soon will."""
+        """Whether a worker is idle, or soon will be."""
         return self._pool.needs_tasks
 
     @property
@@ -110,25 +110,25 @@ class ChunkPool(PoolEvents):
         return bool(self._tasks) and self.refusal is None
 
     def submit(self, changes: Sequence[Change], *, first: bool = False) -> ChunkOutcomes:
-        """Let workers carry changes; return where their outcomes will be.
+        """Queue changes for the workers; return the object that will receive their outcomes.
 
         Args:
             changes: the changes; at least one.
-            first: whether they go before those that wait.
+            first: whether they go before the waiting ones.
         """
         outcomes = ChunkOutcomes(changes, [None] * len(changes), len(changes))
         self._submit(_Task(outcomes, 0, len(changes)), first=first)
         return outcomes
 
     def cancel_waiting(self) -> None:
-        """Cancel the work that no worker was given."""
+        """Cancel the tasks that no worker has."""
         for number in self._pool.cancel_waiting():
             self._tasks.pop(number).outcomes.cancelled = True
 
     def close(self, seconds: float) -> None:
-        """End the workers once they have done what they were given; kill those that take longer.
+        """End the workers after their current tasks; kill those that take longer than `seconds`.
 
-        What is left is cancelled.
+        Cancel the remaining tasks.
         """
         gevent.killall([self._starting, *self._retries])
         self._pool.close(seconds)
@@ -140,7 +140,7 @@ class ChunkPool(PoolEvents):
     # --- events of the pool
 
     def finished(self, number: int, result: Result) -> None:
-        """Take the outcomes of a task, or decide what follows."""
+        """Store the outcomes of a task, or handle its failure."""
         task = self._tasks.pop(number, None)
         if task is None:
             return
@@ -163,7 +163,7 @@ class ChunkPool(PoolEvents):
         self._retrier.observer.worker_ended(self._retrier.tail, pid=pid, cause=ending.cause, how=str(ending))
 
     def noted(self, note: protocol.Note) -> None:
-        """Pass a report of a worker on."""
+        """Pass on a report of a worker."""
         self._retrier.observer.warning(self._retrier.tail, event=note.event, details=note.details)
 
     def failed(self, error: FatalError) -> None:
@@ -210,7 +210,7 @@ class ChunkPool(PoolEvents):
         retry.rawlink(self._retries.discard)
 
     def _retry(self, task: _Task, error: RetryableError) -> None:
-        """Give a task to a worker again after a pause: the source is away."""
+        """Run a task again after a pause, because the source can't be reached."""
         delay_seconds = self._backoff.after(error)
         retrier = self._retrier
         retrier.observer.retry(
@@ -230,7 +230,7 @@ class ChunkPool(PoolEvents):
             self._submit(task, first=True)
 
     def _judge(self, task: _Task, ending: Ending) -> None:
-        """Decide what follows the death of a worker."""
+        """Handle the death of a worker."""
         self._deaths += 1
         count = task.end - task.begin
         verdict = task.deaths.judge(ending.cause, count)

@@ -1,4 +1,4 @@
-"""What a worker does with a chunk: fetch its documents, and carry its changes to their outcomes."""
+"""Process a chunk in a worker: fetch its documents, and filter and transform them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 class ChunkSource(Protocol):
-    """Reads documents of the source, over a connection of this worker. Each call makes one attempt.
+    """Reads documents of the source over this worker's connection. Each call makes one attempt.
 
-    Each raises RetryableError and FatalError as `SourceLookup`.
+    All methods raise RetryableError and FatalError as `SourceLookup` does.
     """
 
     def load(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """Return changes with the documents that they lack and the pillow needs, in the same order."""
+        """Return the changes in the same order, with missing documents added if the pillow needs them."""
 
     def fetch(self, change: Change) -> Document:
         """Fetch the document of a change."""
@@ -44,11 +44,11 @@ class ChunkSource(Protocol):
 
 
 class _Interrupted(StoppedError):
-    """The source is away: no document is to blame."""
+    """The source can't be reached: the failure is not a document's."""
 
 
 class ChunkWork:
-    """Carries chunks of one tail.
+    """Processes chunks of one tail.
 
     Args:
         pillow: the pipeline's parts.
@@ -84,7 +84,7 @@ class ChunkWork:
         """Return the outcomes of the changes in a task.
 
         Raises:
-            RetryableError, FatalError: the source is away, or lets nobody in; nothing was done.
+            RetryableError, FatalError: the source can't be reached, or denies access; nothing was done.
         """
         changes = decode_changes(payload)
         loaded = self._source.load(changes)
@@ -121,7 +121,7 @@ class ChunkWork:
         self._source.close()
 
     def _transform_chunks(self, items: list[Item], report: _Report) -> list[Item]:
-        """Make the rows of documents, if the transform takes many at a time."""
+        """Transform documents together, if the transform takes several at a time (`transform.chunk`)."""
         if not isinstance(self._pillow.transform, ChunkedTransform):
             return items
         began = perf_counter()
@@ -131,7 +131,7 @@ class ChunkWork:
 
 
 def _interrupting(read: Callable[P, T]) -> Callable[P, T]:
-    """Return a call that ends the chunk when the source is away, since that is not a dead letter."""
+    """Wrap a call of the source, so that an unreachable source ends the chunk and makes no dead letter."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -143,24 +143,24 @@ def _interrupting(read: Callable[P, T]) -> Callable[P, T]:
 
 
 class _Collector:
-    """Keeps what the pipeline pushes."""
+    """Collects the items that the pipeline pushes."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self.items: list[Item] = []
         self._tick = tick
 
     def expect(self, *, more: bool) -> None:
-        """Do nothing: nobody waits."""
+        """Do nothing: no caller waits for items."""
 
     def push(self, item: Item, size_bytes: int) -> bool:  # noqa: ARG002 - a pusher's
-        """Keep an item. Return False: nothing had to wait."""
+        """Keep an item. Return False: the caller did not have to wait."""
         self.items.append(item)
         self._tick()
         return False
 
 
 class _Report(Observer):
-    """Sums up what the pipeline reports, and passes warnings on."""
+    """Sums up the reports of the pipeline, and passes on warnings."""
 
     def __init__(self, channel: Channel) -> None:
         self.kept = self.filtered = 0
@@ -177,5 +177,5 @@ class _Report(Observer):
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:  # noqa: ARG002 - as above
-        """Pass a warning on to the coordinator."""
+        """Pass on a warning to the coordinator."""
         self._channel.note(event, **details)

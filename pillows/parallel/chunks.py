@@ -1,6 +1,6 @@
-"""Cut a feed's batches into chunks, each the work of one worker at a time. Pure.
+"""Cut a feed's batches into chunks, one for a worker at a time. Pure.
 
-A chunk ends where a batch of the feed ends, so at a position wherever the feed gave one.
+A chunk ends at the end of a batch, so that its end has a position if the batch has one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pillows.models import Change
 from pillows.progress.watermark import PendingRange
 
-#: Changes and bytes of a chunk: large enough that a message costs little, small enough that few are read
-#: again after a crash. A single batch of the feed may have more.
+#: Most changes and bytes of a chunk: enough that messages are cheap, and few enough that little is read again
+#: after a crash. A single batch of the feed may have more.
 MAX_CHANGES = 1000
 MAX_BYTES = 5 * 2**20
-#: A worker should need no longer for a chunk. Workers that end a load, or take over from one that has died,
-#: wait for the longest chunk, and all chunks behind one wait to be written.
+#: Target time of a worker for a chunk. The end of a load and the replacement of a dead worker have to wait
+#: for the longest chunk, and chunks are written in order.
 CHUNK_SECONDS = 0.1
-#: Changes of a chunk before it is known how long they take.
+#: Changes of a chunk as long as their duration is unknown.
 FIRST_CHANGES = 100
 
 
@@ -28,7 +28,7 @@ class Chunk:
 
     Attributes:
         changes: in feed order.
-        ranges: for each change the pending range that waits for it; then those without changes.
+        ranges: the pending range of each change; then the pending ranges without changes.
         size_bytes: of the changes, approximately.
     """
 
@@ -41,9 +41,9 @@ class ChunkCutter:
     """Collects batches until a chunk is full.
 
     Args:
-        max_changes: changes in a chunk, unless a single batch has more. While workers need longer for so many
-            than `CHUNK_SECONDS`, it has fewer.
-        max_bytes: their bytes, likewise.
+        max_changes: most changes of a chunk, unless a single batch has more. A chunk has fewer if workers
+            would need longer than `CHUNK_SECONDS` for it.
+        max_bytes: most bytes of a chunk, unless a single batch has more.
     """
 
     def __init__(self, *, max_changes: int = MAX_CHANGES, max_bytes: int = MAX_BYTES) -> None:
@@ -56,10 +56,10 @@ class ChunkCutter:
         self._size_bytes = 0
 
     def add(self, changes: Sequence[Change], pending_range: PendingRange) -> list[Chunk]:
-        """Add a batch; return the chunks that are full: none, one, or two.
+        """Add a batch; return the chunks that became full: none, one or two.
 
         Args:
-            changes: the batch's; may be none.
+            changes: the changes of the batch; may be empty.
             pending_range: the range of these changes.
         """
         size_bytes = sum(len(each.id) + (len(each.raw) if each.raw is not None else 0) for each in changes)
@@ -86,7 +86,7 @@ class ChunkCutter:
         self._fitting = fitting
 
     def cut(self) -> Chunk | None:
-        """Return what was collected; None if there is nothing."""
+        """Return the collected changes as a chunk; None if there are none."""
         return self._cut() if self._ranges else None
 
     def _cut(self) -> Chunk:

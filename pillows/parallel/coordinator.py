@@ -22,14 +22,14 @@ from pillows.parallel.protocol import to_payload
 from pillows.parallel.ranges import Range, Ranges
 from pillows.retry.backoff import Backoff
 
-#: Most workers of `auto`.
+#: Most workers that `auto` starts.
 MAX_AUTO_WORKERS = 8
-#: How long workers may take to end once there is nothing to do.
+#: Longest time for idle workers to end.
 _END_SECONDS = 5.0
 
 
 def count_workers(workers: int | Literal["auto"]) -> int:
-    """Return how many workers there are: `auto` is one less than this process may use cores, 8 at most."""
+    """Return the number of workers: `auto` means one fewer than the cores this process may use, at most 8."""
     if workers == "auto":
         return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 1))
     return workers
@@ -41,8 +41,8 @@ class Finished:
 
     Attributes:
         task: the values that the function was called with.
-        value: what it returned; None if it failed.
-        error: why it failed, at the last try; None if it did not.
+        value: the returned value; None if the function failed.
+        error: the error of the last try; None if it succeeded.
     """
 
     task: Sequence[Any]
@@ -68,17 +68,17 @@ class Coordinator(PoolEvents):
             for range, value in coordinator.work(ranges):
                 print(ranges.progress)
 
-    A worker that dies is replaced, and what it was doing is tried again. Use it in the main thread.
+    A worker that dies is replaced, and its task is tried again. Use the coordinator in the main thread.
 
     Args:
         function: called in a worker with its connection and the values of a task; written at the top of a
             module. It returns plain values: numbers, text, bytes, lists, dicts.
         connect: called once in each worker; returns its connection, which is closed at the end if it has
-            `close`. Without it the function gets only the values.
-        workers: how many processes; `auto` is one less than there are cores, 8 at most.
-        max_tries: how often a task is tried, with growing pauses. `PermanentError` is not tried again, and
-            `FatalError` ends all.
-        limits: of each worker. Unless given, a task may take any time.
+            `close`. Without `connect` the function gets only the values.
+        workers: number of processes; `auto` means one fewer than the number of cores, at most 8.
+        max_tries: how often a task is tried, with growing pauses. After `PermanentError` it is not tried
+            again; `FatalError` ends the run.
+        limits: limits of each worker. By default a task may take any time.
         clock: for ages and waits.
 
     Raises:
@@ -118,7 +118,7 @@ class Coordinator(PoolEvents):
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        """End the workers: at once after an error, otherwise when they have nothing to do."""
+        """End the workers: at once after an error, otherwise when they are idle."""
         self._forget()
         if error is None:
             self._opened.close(_END_SECONDS)
@@ -166,9 +166,9 @@ class Coordinator(PoolEvents):
             self._forget()
 
     def work(self, ranges: Ranges) -> Iterator[tuple[Range, Any]]:
-        """Do every range that is not done, and yield each with its value once that is on disk.
+        """Run the function for every unfinished range. Yield each range with its value, once that is on disk.
 
-        A range that fails is noted in `ranges`; the others go on.
+        A failed range is noted in `ranges`, and the others continue.
 
         Args:
             ranges: the ranges; the function is called with `begin` and `end` of each.
@@ -189,7 +189,7 @@ class Coordinator(PoolEvents):
     # --- events of the pool
 
     def finished(self, number: int, result: Result) -> None:
-        """Take a result, or try once more after a pause."""
+        """Take a result, or try the task again after a pause."""
         attempt = self._attempts.get(number)
         if attempt is None:  # of a run that has ended
             return
@@ -212,23 +212,23 @@ class Coordinator(PoolEvents):
             pause.rawlink(self._pauses.discard)
 
     def resized(self) -> None:
-        """Do nothing: `pids` shows it."""
+        """Do nothing: `pids` shows the workers."""
 
     def ended(self, ending: Ending, pid: int) -> None:
         """Do nothing: the worker is replaced, and its task has a result."""
 
     def noted(self, note: protocol.Note) -> None:
-        """Do nothing: workers that call functions report nothing."""
+        """Do nothing: workers that call functions send no reports."""
 
     def failed(self, error: FatalError) -> None:
-        """End the run, and refuse further ones."""
+        """End the run, and refuse further runs."""
         self._refusal = error
         self._finished.put(error)
 
     @property
     def _opened(self) -> WorkerPool:
         if self._pool is None:
-            raise RuntimeError("The coordinator is used outside its `with`.")
+            raise RuntimeError("Use the coordinator inside its `with` block.")
         return self._pool
 
     def _settle(self, number: int, finished: Finished) -> None:
@@ -239,7 +239,7 @@ class Coordinator(PoolEvents):
         self._opened.submit(number, self._attempts[number].payload)
 
     def _forget(self) -> None:
-        """Forget what is left of a run."""
+        """Forget the remaining tasks of a run."""
         gevent.killall(list(self._pauses), block=False)
         self._opened.cancel_waiting()
         self._attempts.clear()

@@ -1,8 +1,8 @@
-"""What to do with changes whose worker has died. Pure.
+"""Decide how to continue with changes whose worker has died. Pure.
 
-A crash is put down to the changes that the worker was working on: after three, they are halved, and a half
-that kills a worker is halved at once, down to the one document that does it. A signal from outside (of an
-operator, or of the kernel without memory) says nothing about a document, so it never makes a dead letter.
+A crash is attributed to the changes of the worker. After three crashes they are halved. A half that kills a
+worker is halved again at once, until the single document is found. A signal from outside (from an operator,
+or from the kernel when memory runs out) is not a document's fault, so it never makes a dead letter.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from enum import StrEnum
 
 from pillows.parallel.process import Cause
 
-#: Deaths of the same changes until something else is tried.
+#: Deaths with the same changes before they are halved.
 MAX_DEATHS = 3
-#: Signals from outside, in a row, to workers with the same single document.
+#: Consecutive signals from outside to workers with the same single document.
 MAX_KILLED = 10
 
 
 class Verdict(StrEnum):
-    """What to do."""
+    """The next action."""
 
     AGAIN = "again"  # give the changes to another worker
     HALVE = "halve"  # give it the halves, one after the other
@@ -28,10 +28,10 @@ class Verdict(StrEnum):
 
 
 class Deaths:
-    """The deaths of workers with the same changes.
+    """Counts the deaths of workers with the same changes.
 
     Args:
-        halved: whether the changes are half of those that have killed workers.
+        halved: whether the changes are one half of changes that have killed workers.
     """
 
     def __init__(self, *, halved: bool = False) -> None:
@@ -39,7 +39,7 @@ class Deaths:
         self._counts = Counter[Cause]()
 
     def judge(self, cause: Cause, changes: int) -> Verdict:
-        """Count a death, and return what to do.
+        """Count a death, and return the next action.
 
         Args:
             cause: of the death.
@@ -49,10 +49,10 @@ class Deaths:
         if cause is Cause.KILLED:
             return self._judge_killed(changes)
         if changes > 1:
-            # A crash may come from elsewhere. A worker hangs for a minute, so that is not repeated.
+            # A crash may have another cause, so it is repeated. A hang takes a minute, so it is not.
             is_sure = self._halved or cause is not Cause.CRASHED
             return Verdict.HALVE if is_sure or self._crashes >= MAX_DEATHS else Verdict.AGAIN
-        # A worker that an operator stops (SIGSTOP) hangs, too: that needs more than one.
+        # A worker that an operator stops (SIGSTOP) hangs, too, so one hang is not enough.
         is_sure = self._halved and cause is Cause.CRASHED
         return Verdict.DEAD_LETTER if is_sure or self._crashes >= MAX_DEATHS else Verdict.AGAIN
 

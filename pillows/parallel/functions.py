@@ -1,4 +1,4 @@
-"""A user's function in worker processes: its name, which is sent, and its import there."""
+"""Name a user's function, and import it by that name in a worker."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pillows.errors import ConfigError, PillowError
 from pillows.parallel.protocol import to_payload
 from pillows.user_code import confine, describe_error
 
-#: The name of a program's main module in a worker: what is under `if __name__ == "__main__":` does not run.
+#: Name of a program's main module in a worker. Code under `if __name__ == "__main__":` does not run there.
 _MAIN = "__worker__"
 _REMEDY = "write it with `def` at the top of a module"
 
 
 class FunctionName(msgspec.Struct, frozen=True, array_like=True):
-    """Where a function is found.
+    """The place of a function.
 
     Attributes:
         module: its module.
-        name: its name there, with dots for what is in a class.
-        file: the program that is to be run for it, if its module is the main one; else empty.
+        name: its qualified name in the module.
+        file: the program's file, if the module is the main one; else "".
     """
 
     module: str
@@ -36,10 +36,10 @@ class FunctionName(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> FunctionName:
-        """Return where a function is found.
+        """Return the place of a function.
 
         Raises:
-            ConfigError: another process cannot find it.
+            ConfigError: another process could not import it.
         """
         module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
         if module is None or not name or "<" in name:
@@ -48,7 +48,7 @@ class FunctionName(msgspec.Struct, frozen=True, array_like=True):
             return cls(module, name)
         file = getattr(sys.modules["__main__"], "__file__", None)
         if file is None:
-            raise ConfigError(f"{name} was not written in a file.", remedy="write the program into a file")
+            raise ConfigError(f"{name} is not defined in a file.", remedy="put the program into a file")
         return cls(module, name, str(Path(file).absolute()))
 
     def find(self) -> Callable[..., Any]:
@@ -74,11 +74,11 @@ class FunctionName(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FunctionSetup(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker calls.
+    """The functions that a worker calls.
 
     Attributes:
         function: called with the connection, if there is one, and with each task's values.
-        connect: called once; returns the worker's connection. None: there is none.
+        connect: called once; returns the worker's connection. None for no connection.
     """
 
     function: FunctionName
@@ -88,8 +88,7 @@ class FunctionSetup(msgspec.Struct, frozen=True, array_like=True):
 class FunctionWork:
     """Calls a function for each task, with a connection of this process.
 
-    Args:
-        setup: what is called.
+    Args: setup: the functions.
 
     Raises:
         ConfigError: the functions cannot be imported.
@@ -103,11 +102,11 @@ class FunctionWork:
             self._connection = (_call(setup.connect.find()),)
 
     def run(self, payload: msgspec.Raw) -> Any:
-        """Call the function; return what it returns, as MessagePack.
+        """Call the function; return its result as MessagePack.
 
         Raises:
-            PillowError: it raised this, or another error that is told as one; or MessagePack cannot hold
-                what it returned.
+            PillowError: the function raised an error, which is converted if it is another one; or MessagePack
+                cannot hold the result.
         """
         return _call(self._encode, *self._connection, *msgspec.msgpack.decode(payload))
 
@@ -115,7 +114,7 @@ class FunctionWork:
         return to_payload(self._function(*values))
 
     def close(self) -> None:
-        """Close the connection, if it can be closed."""
+        """Close the connection, if it has `close`."""
         for connection in self._connection:
             if callable(close := getattr(connection, "close", None)):
                 close()

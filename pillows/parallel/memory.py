@@ -1,7 +1,7 @@
-"""How much memory a task may take.
+"""Limit the memory of a task.
 
-The kernel ends whatever process it chooses when memory runs out, and does not say for which document. So a
-task gets less than what is left, and its worker ends by itself when it wants more.
+When memory runs out, the kernel kills any process, and does not name the document. So a task gets less memory
+than is left, and its worker ends by itself if it needs more.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import os
 import resource
 from pathlib import Path
 
-#: The share of the memory that is left which one task may take.
+#: The share of the available memory that one task may take.
 SHARE = 0.8
-#: A task may always take so much: with less, documents that need nothing unusual would seem to be to blame.
+#: Lowest limit of a task: with less, ordinary documents would exceed it.
 LEAST_BYTES = 64 * 2**20
 
-#: Of both versions of control groups: folder, limit, usage, and the part of the usage that is a cache.
+#: For both versions of control groups: folder, limit, usage, and the part of the usage that is cache.
 _GROUPS = (
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -23,11 +23,11 @@ _GROUPS = (
 
 
 def choose_task_bytes(most_bytes: int, available_bytes: int | None) -> int:
-    """Return how much memory a task may take.
+    """Return the memory limit of a task, in bytes.
 
     Args:
-        most_bytes: by the settings.
-        available_bytes: what is left; None if that is not known.
+        most_bytes: the configured limit.
+        available_bytes: available memory; None if unknown.
     """
     if available_bytes is None:
         return most_bytes
@@ -38,17 +38,17 @@ def find_available_bytes(root: Path = Path("/")) -> int | None:
     """Return how much memory this machine and this process's control group have left; None if unknown.
 
     Args:
-        root: of the file system with `/proc` and `/sys`.
+        root: the folder that contains `/proc` and `/sys`.
     """
     found = [_read_machine(root), *(_read_group(root, *group) for group in _GROUPS)]
     return min((each for each in found if each is not None), default=None)
 
 
 def bound_memory(task_bytes: int) -> None:
-    """Let the kernel refuse this process what it wants beyond its present memory and that of one task.
+    """Limit this process to its present memory plus that of one task.
 
     Args:
-        task_bytes: of the task.
+        task_bytes: memory of the task.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # data and stack: proc(5)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -64,7 +64,7 @@ def _read_machine(root: Path) -> int | None:
 
 
 def _read_group(root: Path, folder: str, limit: str, usage: str, cache: str) -> int | None:
-    """Return what is left in the group of this process and in each above it."""
+    """Return the memory that is left in this process's control group and in each above it."""
     is_old = folder.endswith("memory")
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():

@@ -1,9 +1,8 @@
-"""Changes on their way to a worker, and their outcomes on the way back.
+"""Encode changes for a worker, and their outcomes on the way back.
 
-A row that a transform has made arrives as JSON, which the coordinator need not decode, if JSON gives back the
-same values, and every transport takes JSON. Other rows are pickled. They may hold values of `_CLASSES` only,
-so the coordinator never calls a user's code to read them. A row that is the document as it was sent is not
-sent back.
+A row is sent as JSON if JSON preserves its values and every transport accepts JSON; the coordinator need not
+decode it. Other rows are pickled. They may contain only values of `_CLASSES`, so reading them never runs a
+user's code. A row that equals the document is not sent back.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pillows.user_code import confine
 #: The type of pickled rows in MessagePack.
 _PICKLED = 1
 _LARGEST = 2**63
-#: What a pickled row may hold beside plain values: classes of the standard library, by module.
+#: The classes that a pickled row may contain beside plain values: module -> names.
 _CLASSES = {
     "builtins": {"bytearray", "complex", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
@@ -59,7 +58,7 @@ _Row = None | bytes | msgspec.msgpack.Ext
 
 
 class SentRows(msgspec.Struct, frozen=True, array_like=True, tag="rows", gc=False):
-    """The rows of a document, as a worker sends them."""
+    """The rows of a document, in the form that a worker sends."""
 
     rev: str
     leaf_version: int
@@ -68,7 +67,7 @@ class SentRows(msgspec.Struct, frozen=True, array_like=True, tag="rows", gc=Fals
 
 
 class SentDeadLetter(msgspec.Struct, frozen=True, array_like=True, tag="dead-letter", gc=False):
-    """A dead letter, as a worker sends it."""
+    """A dead letter, in the form that a worker sends."""
 
     rev: str
     leaf_version: int
@@ -77,7 +76,7 @@ class SentDeadLetter(msgspec.Struct, frozen=True, array_like=True, tag="dead-let
 
     @classmethod
     def of(cls, dead: DeadLetter) -> SentDeadLetter:
-        """Return what is sent of a dead letter."""
+        """Return a dead letter in the form that is sent."""
         return cls(dead.rev, dead.leaf_version, dead.stage, dead.error)
 
 
@@ -91,9 +90,8 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         outcomes: one for each change.
         kept, filtered: as in `Observer.change`.
-        seconds: stage -> the time in it.
-        took_seconds: for all of it, once the documents were there: a distant source is no reason for smaller
-            chunks.
+        seconds: stage -> seconds spent in it.
+        took_seconds: total time, without that to fetch documents: a slow source must not make chunks smaller.
     """
 
     outcomes: list[Sent]
@@ -143,12 +141,12 @@ def decode_changes(payload: msgspec.Raw) -> list[Change]:
 def encode_outcome(
     tail: TailKey, change: Change, outcome: Outcome, *, as_json: bool, with_text: bool = False
 ) -> Sent:
-    """Return an outcome as it is sent; a dead letter if its rows cannot be sent.
+    """Encode an outcome; return a dead letter if its rows cannot be sent.
 
     Args:
         tail: the tail's key.
-        change: as it came from the coordinator.
-        outcome: of that change; rows, not a document.
+        change: the change, as received from the coordinator.
+        outcome: the outcome of the change: rows, not a document.
         as_json: whether rows may become JSON.
         with_text: as `ErrorOptions.exception_text`.
     """
@@ -165,25 +163,25 @@ def encode_outcome(
         return SentDeadLetter.of(outcome)
     if outcome is None:
         return None
-    raise TypeError(f"a {type(outcome).__name__} is no outcome that can be sent")
+    raise TypeError(f"a {type(outcome).__name__} cannot be sent as an outcome")
 
 
 def decode_outcomes(payload: msgspec.Raw) -> Outcomes:
-    """Return what a worker has sent.
+    """Decode the outcomes that a worker sent.
 
     Raises:
-        msgspec.DecodeError: it is something else.
+        msgspec.DecodeError: the bytes are not outcomes.
     """
     found: Outcomes = _decode_outcomes(payload)
     return found
 
 
 def to_outcome(tail: TailKey, change: Change, sent: Sent) -> Outcome:
-    """Return the outcome of a change, as it was in the worker; a dead letter if its rows cannot be read.
+    """Decode the outcome of a change; return a dead letter if its rows cannot be read.
 
     Args:
         tail: the tail's key.
-        change: as it was sent to the worker.
+        change: the change, as sent to the worker.
         sent: the outcome that came back.
     """
     if sent is None:
@@ -223,20 +221,20 @@ def _encode_row(row: Row, document: msgspec.Raw | None, *, as_json: bool) -> _Ro
 
 
 class _Pickler(pickle.Pickler):
-    """Writes rows, a time zone as its name: by itself it needs `getattr` to be read."""
+    """Pickles rows. A time zone is written as its name, since unpickling it would need `getattr`."""
 
     def reducer_override(self, value: Any) -> Any:
         return (ZoneInfo, (value.key,)) if type(value) is ZoneInfo else NotImplemented
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads rows; imports nothing but `_CLASSES`."""
+    """Unpickles rows; imports nothing but `_CLASSES`."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in _CLASSES.get(module, ()):
             raise PermanentError(
-                f"A row has a value of {module}.{name}. Rows that worker processes make may hold plain "
-                "values, dates, times, Decimal and UUID."
+                f"A row has a value of {module}.{name}. Return plain values, dates, times, Decimal or "
+                "UUID from transforms that run in workers."
             )
         return super().find_class(module, name)
 
@@ -247,7 +245,7 @@ def _unpickle(pickled: bytes) -> Row:
 
 
 def _to_json(row: Mapping[str, Any]) -> bytes | None:
-    """Return a row as JSON; None if JSON does not give back the same values."""
+    """Return a row as JSON; None if JSON does not preserve its values."""
     try:
         if run_deeply(lambda: _is_plain(row), frames=2):
             return run_deeply(lambda: _encode_json(row))
@@ -257,7 +255,7 @@ def _to_json(row: Mapping[str, Any]) -> bytes | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether JSON gives a value back as it is; a tuple counts as a list."""
+    """Return whether JSON preserves a value; a tuple counts as a list."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
@@ -273,7 +271,7 @@ def _is_plain(value: Any) -> bool:
 def _to_row(row: _Row, change: Change) -> Row:
     if row is None:
         if change.raw is None:
-            raise ValueError("the worker names a document that it was not sent")
+            raise ValueError("the worker refers to a document that was not sent to it")
         return change.raw
     if isinstance(row, bytes):
         return msgspec.Raw(row)

@@ -1,7 +1,7 @@
 """The loop of a tail, with worker processes between the feed and the pusher.
 
 The changes of the feed are cut into chunks, workers carry them to their outcomes, and the outcomes are pushed
-in the order of the feed. Nothing behind the pusher knows of workers.
+in the order of the feed. The pusher and everything after it do not know about workers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pillows.retry.cancellable import TICK_SECONDS
 from pillows.retry.retrier import Retrier
 from pillows.user_code import confine
 
-#: Changes behind, from which on workers are started: starting them takes a second.
+#: Start workers when the tail is this many changes behind: starting them takes a second.
 FAR_BEHIND = 10_000
-#: Bytes of chunks that wait for an earlier one, and of their outcomes.
+#: Most bytes of chunks that wait for an earlier one, outcomes included.
 MAX_WAITING_BYTES = 64 * 2**20
-#: Chunks for each worker that are not done.
+#: Most unfinished chunks per worker.
 CHUNKS_PER_WORKER = 2
-#: How long chunks that workers have begun may take after a stop. The others are read again.
+#: After a stop, longest wait for chunks that workers have begun. The others are read again.
 DRAIN_SECONDS = 5.0
-#: How long workers may take to end.
+#: Longest time for workers to end.
 END_SECONDS = 2.0
-#: How long a worker that retries dead letters waits for another one.
+#: Idle time after which a worker that retries dead letters ends.
 RETRY_POOL_SECONDS = 10.0
 
 
@@ -69,8 +69,8 @@ class ParallelPipeline:
         isolate: always have a worker, so that no function of the user is ever called here.
         make_pool: starts workers.
         retrier: the tail's; waits and reports.
-        on_error: called when the loop cannot go on: it ends the feed.
-        on_size: called with the number of workers whenever it changes.
+        on_error: called when the loop cannot continue: it ends the feed.
+        on_size: called with the number of workers when it changes.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class ParallelPipeline:
         self._on_size = on_size
         self._cutter = ChunkCutter()
         self._queue: deque[_QueuedChunk] = deque()
-        #: Changes up to the head, for servers that do not say how many are pending; None from there on.
+        #: Counts down the changes up to the head, for servers that do not report pending changes; None at the
+        #: head.
         self._read: int | None = 0
         self._moved, self._arrived = Event(), Event()
         self._size = 0
@@ -116,7 +117,7 @@ class ParallelPipeline:
             on_batch: called with each batch before it is carried; a sign of life.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail can't continue.
             StoppedError: a stop was requested while something was retried.
         """
         turn = Turn()
@@ -136,10 +137,10 @@ class ParallelPipeline:
         self._change_size(0)
 
     def outcome(self, change: Change) -> Outcome:
-        """Return the outcome of one change that is not of the feed: of a dead letter.
+        """Return the outcome of a dead letter's change, which is not from the feed.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail can't continue.
             StoppedError: a stop was requested.
         """
         while not self._waiter.stop.is_set():
@@ -170,8 +171,8 @@ class ParallelPipeline:
     # --- workers
 
     def _choose_size(self, batch: ChangeBatch) -> int:
-        """Return how many workers there should be after a batch."""
-        # At the head, batches tell neither that they are there, nor what is pending.
+        """Return the number of workers to have after a batch."""
+        # At the head, batches report neither that the head is reached nor how many changes are pending.
         self._read = None if batch.caught_up or self._read is None else self._read + len(batch.changes)
         if self._is_refused:
             return 0
@@ -181,7 +182,7 @@ class ParallelPipeline:
         return max(self._workers if behind > FAR_BEHIND else self._size, self._isolate)
 
     def _change_size(self, size: int) -> None:
-        """Push what the present workers have, end them, and start others."""
+        """Wait for the chunks of the current workers, end these, and start new ones."""
         if self._pool is not None:
             if not size:
                 self._on_size(0)  # so that the feed brings documents again while the last chunks are pushed
@@ -215,7 +216,7 @@ class ParallelPipeline:
             self._open_pools.remove(pool)
 
     def _open_retry_pool(self) -> ChunkPool:
-        """Start a worker that ends once no dead letter has come for some time."""
+        """Start a worker for dead letters, which ends after some idle time."""
         self._retry_pool = self._open_pool(1)
         self._ending_retry_pool = gevent.spawn(self._end_retry_pool, self._retry_pool)
         return self._retry_pool
@@ -230,7 +231,7 @@ class ParallelPipeline:
     # --- from the feed to the workers
 
     def _add(self, batch: ChangeBatch, pool: ChunkPool) -> None:
-        """Add a batch to the chunks, and wait while too much is on its way."""
+        """Add a batch to the chunks, and wait while too much is in flight."""
         pending_range = self._pipeline.begin(batch)
         if pending_range is None:
             return
@@ -250,7 +251,7 @@ class ParallelPipeline:
             self._start(chunk, pool)
 
     def _has_room(self) -> bool:
-        """Return whether more may be on its way: less while the target is slow than behind a slow chunk."""
+        """Return whether more may be in flight. The limit is lower if the target is slow."""
         most = CHUNKS_PER_WORKER * self._size
         unfinished = sum(each.is_unfinished for each in self._queue)
         if unfinished >= most or (
@@ -262,7 +263,7 @@ class ParallelPipeline:
     def _push_rest(self, pool: ChunkPool) -> None:
         """Wait until every chunk is pushed.
 
-        After a stop, only those that workers have begun are waited for; the others are read again.
+        After a stop, wait only for chunks that workers have begun; the others are read again.
         """
         self._start_rest(pool)
         clock, stop, until = self._waiter.clock, self._waiter.stop, None
@@ -293,10 +294,10 @@ class ParallelPipeline:
             self._move()
 
     def _is_ready(self, first: _QueuedChunk, pool: ChunkPool) -> bool:
-        """Return whether a chunk has all outcomes; if no worker can be started, they are made here.
+        """Return whether a chunk has all outcomes. If no worker can be started, process it in this process.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail can't continue.
         """
         outcomes = first.outcomes
         if outcomes is None or not outcomes.missing:
@@ -333,7 +334,7 @@ class ParallelPipeline:
     # --- waits
 
     def _note_outcomes(self) -> None:
-        """Note that outcomes have arrived; give the workers more if they have nothing to do."""
+        """Note that outcomes have arrived; give idle workers more to do."""
         if self._pool is not None and self._pool.needs_tasks and self._pool.refusal is None:
             self._start_rest(self._pool)
         self._arrived.set()

@@ -1,4 +1,4 @@
-"""A pool of worker processes: give them tasks, replace those that die, collect results in any order."""
+"""A pool of worker processes: gives them tasks, collects results, and replaces those that die."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pillows.parallel import protocol
 from pillows.parallel.memory import choose_task_bytes, find_available_bytes
 from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
 
-#: How many processes in a row may fail before they are ready, and how many may be killed from outside.
+#: Most processes in a row that may fail before they are ready, and that may be killed from outside.
 MAX_FAILED_STARTS = 5
 MAX_KILLED_STARTS = 100
-#: How long a worker may take to become ready: it imports a user's modules.
+#: Longest time for a worker to become ready: it imports a user's modules.
 START_SECONDS = 60.0
 #: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
 _KILL_SECONDS = 5.0
-#: How often the memory of the workers is read, which takes 20 us. A worker that takes memory which its own
-#: bound does not count, such as a shared map, is killed here, and not by the kernel, which names no document.
+#: Interval at which the memory of the workers is read, which takes 20 us. A worker's own limit does not count
+#: shared maps, for example, so it is killed here: the kernel would not name the document.
 _WATCH_SECONDS = 0.1
-#: How much memory a worker may take during a task, as a multiple of what it may keep.
+#: Memory of a worker during a task, as a multiple of `memory_bytes`.
 _PEAK = 2
 _MORE_MEMORY = (
     "raise `load.worker_memory` (of a `Coordinator`: `WorkerLimits.memory_bytes`), or let the modules of the "
@@ -35,14 +35,14 @@ _MORE_MEMORY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """The bounds of each worker.
+    """The limits of each worker.
 
     Attributes:
-        memory_bytes: resident memory above which it is replaced after a task. In the middle of a task it may
-            have twice as much, unless less is left.
-        hang_seconds: longest silence while it works; None for no bound.
-        tasks: how many it has at a time. With two, the next one is there when it has done the first; with
-            one, none waits behind a long one.
+        memory_bytes: resident memory above which a worker is replaced after a task. During a task it may use
+            twice as much, or what the machine has left if that is less.
+        hang_seconds: longest time without a message while it works; None for no limit.
+        tasks: how many tasks it holds at a time. With two, it can start the next one at once; with one, no
+            task waits behind a long one.
     """
 
     memory_bytes: int = 512 * 2**20
@@ -55,7 +55,7 @@ class Done:
     """A task was done.
 
     Attributes:
-        payload: what the worker made of it.
+        payload: the result.
     """
 
     payload: msgspec.Raw
@@ -100,7 +100,7 @@ class PoolEvents(ABC):
 
     @abstractmethod
     def ended(self, ending: Ending, pid: int) -> None:
-        """Note that a worker has ended, other than by being asked to."""
+        """Note that a worker has ended without being asked to."""
 
     @abstractmethod
     def noted(self, note: protocol.Note) -> None:
@@ -108,18 +108,18 @@ class PoolEvents(ABC):
 
     @abstractmethod
     def failed(self, error: FatalError) -> None:
-        """Note that workers cannot be started; the pool does nothing any more."""
+        """Note that workers cannot be started; the pool has ended."""
 
 
 class WorkerPool:
     """Runs tasks in worker processes, once it is started.
 
     Args:
-        program: what a worker runs.
+        program: the program of a worker.
         size: how many workers.
         limits: of each.
         clock: for ages and waits.
-        events: receives results.
+        events: receives the events of the pool.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class WorkerPool:
         self._watcher = gevent.spawn(self._watch)
 
     def start(self) -> None:
-        """Start the workers, one after the other: each takes the process some 10 ms."""
+        """Start the workers, one after the other: each start takes about 10 ms of this process."""
         for _ in range(self._size):
             if not self._closing:
                 self._start()
@@ -147,7 +147,7 @@ class WorkerPool:
 
     @property
     def size(self) -> int:
-        """How many workers run or start."""
+        """The number of workers that run or start."""
         return len(self._workers)
 
     @property
@@ -157,28 +157,28 @@ class WorkerPool:
 
     @property
     def unfinished(self) -> int:
-        """How many tasks have no result yet."""
+        """The number of tasks without a result."""
         return len(self._payloads)
 
     @property
     def needs_tasks(self) -> bool:
-        """Whether a worker has nothing to do, or soon will."""
+        """Whether a worker is idle, or soon will be."""
         return self.unfinished < self._size
 
     def submit(self, number: int, payload: msgspec.Raw, *, first: bool = False) -> None:
         """Add a task.
 
         Args:
-            number: identifies it; not in use.
+            number: identifies the task; must not be in use.
             payload: for the worker.
-            first: whether it goes before those that wait.
+            first: whether it goes before the waiting tasks.
         """
         self._payloads[number] = payload
         self._waiting.insert(0 if first else len(self._waiting), number)
         self._give()
 
     def cancel_waiting(self) -> list[int]:
-        """Forget the tasks that no worker was given; return their numbers."""
+        """Forget the tasks that no worker has; return their numbers."""
         cancelled = list(self._waiting)
         self._waiting.clear()
         for number in cancelled:
@@ -186,10 +186,10 @@ class WorkerPool:
         return cancelled
 
     def close(self, seconds: float) -> None:
-        """Let the workers end, after what they have been given; kill those that take longer.
+        """End the workers after their current tasks; kill those that take longer.
 
         Args:
-            seconds: how long they may take.
+            seconds: longest time for that.
         """
         self._closing = True
         for worker in self._workers:
@@ -279,7 +279,7 @@ class WorkerPool:
         self._give()
 
     def _replace(self, worker: WorkerProcess, ending: Ending) -> None:
-        """Start another worker, unless none becomes ready."""
+        """Start another worker; give up if several in a row fail to start."""
         self._failed_starts[ending.cause] += not worker.is_ready
         killed, failed = self._failed_starts[Cause.KILLED], self._failed_starts.total()
         if failed - killed >= MAX_FAILED_STARTS or killed >= MAX_KILLED_STARTS:
@@ -292,7 +292,7 @@ class WorkerPool:
             self._start()
 
     def _give(self) -> None:
-        """Give waiting tasks to the workers that have fewest."""
+        """Give waiting tasks to the workers that have the fewest."""
         while self._waiting and (worker := self._choose()) is not None:
             number = self._waiting.popleft()
             if not worker.given:
@@ -309,7 +309,7 @@ class WorkerPool:
         return min(free, key=lambda each: len(each.given), default=None)
 
     def _watch(self) -> None:
-        """Kill workers that hang, or take too much memory in the middle of a task."""
+        """Kill workers that hang, or use too much memory during a task."""
         while True:
             gevent.sleep(_WATCH_SECONDS)
             now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""One worker process, as its coordinator sees it."""
+"""One worker process, seen from its coordinator."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pillows.parallel import protocol
 _CRASHES = frozenset(
     (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS)
 )
-#: How long a process that has closed its connection may take to end.
+#: Longest time for a process to end after it has closed its connection.
 _END_SECONDS = 2.0
-#: Runs the module that the second argument names; the others after the first are where it imports from. First
-#: it lets the kernel end it with its parent (prctl(2): PR_SET_PDEATHSIG, SIGKILL): a user's modules may take
-#: seconds to import.
+#: Runs the module named by the second argument; the following arguments are its import path. Before that it
+#: asks the kernel to kill it when its parent ends (prctl(2): PR_SET_PDEATHSIG, SIGKILL): a user's modules may
+#: take seconds to import.
 _START = """\
 import ctypes, runpy, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -71,9 +71,9 @@ class Program:
     """What a worker process runs.
 
     Attributes:
-        module: run as the main module; it serves the socket whose descriptor is its first argument.
-        setup: sent to it first.
-        environ: its environment; that of this process unless given.
+        module: the main module. It serves the socket whose descriptor is its first argument.
+        setup: the first message to it.
+        environ: its environment; by default that of this process.
     """
 
     module: str
@@ -85,14 +85,14 @@ class WorkerProcess:
     """Starts a worker process and talks to it. Only its coordinator uses this.
 
     Args:
-        program: what it runs.
-        task_bytes: memory that a task may take.
+        program: its program.
+        task_bytes: memory limit of a task.
         clock: for ages.
 
     Attributes:
-        given: numbers of the tasks that it was sent and has not done, the oldest first.
-        taken: the number of the task that it works on; None if it works on none.
-        is_ready: whether it takes tasks.
+        given: numbers of the tasks that were sent and are not done, the oldest first.
+        taken: the number of its current task; None if it is idle.
+        is_ready: whether it can take tasks.
         retiring: whether it gets no more tasks.
         heard_at: monotonic seconds of its last message.
         killed_for: why it was killed here; None if it was not.
@@ -142,11 +142,11 @@ class WorkerProcess:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def post(self, message: protocol.ToWorker) -> None:
-        """Send a message as soon as the worker reads it; returns at once."""
+        """Queue a message for the worker; do not wait until it is read."""
         self._outbox.put(message)
 
     def receive(self) -> protocol.ToCoordinator | None:
-        """Wait for a message; None once the worker has closed its side, or died."""
+        """Wait for a message, and return it; return None once the worker has closed its side or died."""
         try:
             message = protocol.receive_in_coordinator(self._socket)
         except (OSError, protocol.ProtocolError):  # cut off within a message
@@ -155,7 +155,7 @@ class WorkerProcess:
         return message
 
     def end(self) -> None:
-        """Ask it to end once it has done what it was given."""
+        """Ask it to end after its current tasks."""
         self.retiring = True
         self._outbox.put(None)
 
@@ -166,7 +166,7 @@ class WorkerProcess:
             self._process.kill()
 
     def reap(self) -> Ending:
-        """Wait for its end, release everything, and return how it ended."""
+        """Wait for its end, release its resources, and return how it ended."""
         self._sender.kill()
         self._socket.close()
         try:
@@ -194,7 +194,7 @@ class WorkerProcess:
 
 
 def _list_paths() -> list[str]:
-    """Return where this process imports from; the folder that it was started in may be another by now."""
+    """Return this process's import path, in absolute form: its working directory may have changed."""
     return [str(Path(each).absolute()) for each in sys.path]
 
 

@@ -2,8 +2,8 @@
 
 A frame is four bytes of length (big-endian), then one message in MessagePack. The coordinator sends `Setup`
 once, then tasks. The worker answers `Ready` or `Refused`, then for each task `Take` when it begins, and
-`Done` or `Failed`. `Alive` says that it goes on; `Note` reports something for the log. What a payload holds
-is known only to those who make it and read it.
+`Done` or `Failed`. `Alive` is a sign of life; `Note` reports an event for the log. The protocol does not know
+the content of payloads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pillows.errors import FatalError, PillowError, RetryableError
 
 #: A longer frame means that the peer does not speak this protocol.
 MAX_FRAME_BYTES = 2**31
-#: The exit code of a worker whose task was refused more memory.
+#: The exit code of a worker whose task exceeded its memory limit.
 OUT_OF_MEMORY = 71
 
 _LENGTH_BYTES = 4
@@ -35,9 +35,9 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error that is sent to the coordinator.
 
     Attributes:
-        kind: the name of its class in `pillows.errors`; of another class, the nearest one above it.
+        kind: the name of its class, or of its nearest base class, in `pillows.errors`.
         text: the reason.
-        remedy: of a `FatalError`.
+        remedy: the remedy of a `FatalError`.
         retry_after_seconds: of a `RetryableError`.
     """
 
@@ -48,7 +48,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, error: PillowError) -> Failure:
-        """Return an error in the form that is sent."""
+        """Convert an error into the form that is sent."""
         kind = next(each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS)
         return cls(
             kind,
@@ -58,7 +58,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def to_error(self) -> PillowError:
-        """Return an error of the same kind."""
+        """Convert it back into an error of the same kind."""
         kind = _KINDS.get(self.kind, PillowError)
         if issubclass(kind, FatalError):
             return kind(self.text, remedy=self.remedy)
@@ -68,12 +68,12 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Setup(msgspec.Struct, frozen=True, array_like=True, tag="setup"):
-    """What a worker needs before its first task.
+    """The first message to a worker.
 
     Attributes:
         parent: the process id of the coordinator.
-        task_bytes: memory that a task may take.
-        payload: for the work; whoever starts the workers defines it.
+        task_bytes: memory limit of a task.
+        payload: data for the work; its format belongs to the code that starts the workers.
     """
 
     parent: int
@@ -82,14 +82,14 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag="setup"):
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True, tag="task"):
-    """Something to do."""
+    """A task for a worker."""
 
     number: int
     payload: msgspec.Raw
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    """The worker takes tasks."""
+    """The worker is ready for tasks."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
@@ -105,7 +105,7 @@ class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag="alive"):
-    """The worker goes on."""
+    """The worker is still working."""
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
@@ -116,7 +116,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """A task that could not be done, this time or ever."""
+    """A task that failed, for now or for good."""
 
     number: int
     failure: Failure
@@ -168,18 +168,18 @@ def send(stream: Stream, message: ToWorker | ToCoordinator) -> None:
     """Send one message.
 
     Raises:
-        OSError: the peer is gone.
+        OSError: the peer has closed the connection.
     """
     body = _encoder.encode(message)
     stream.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
 
 def receive_in_worker(stream: Stream) -> ToWorker | None:
-    """Read one message of the coordinator; None once it has ended.
+    """Read one message of the coordinator; return None once it has ended.
 
     Raises:
-        ProtocolError: the bytes are no message.
-        OSError: the coordinator is gone.
+        ProtocolError: the bytes are not a message.
+        OSError: the coordinator has closed the connection.
     """
     message: ToWorker | None = _receive(stream, "worker")
     return message
@@ -208,7 +208,7 @@ def _receive(stream: Stream, where: str) -> Any:
 
 
 def _read(stream: Stream, size: int) -> bytearray | None:
-    """Return `size` bytes; None if the connection ended before the first one."""
+    """Read `size` bytes; return None if the connection ended before the first one."""
     buffer = bytearray(size)
     view, begin = memoryview(buffer), 0
     while begin < size:

@@ -1,4 +1,4 @@
-"""Ranges of keys that are worked on one by one: which are done, what they gave, and which have failed."""
+"""Ranges of keys, and which of them are done, with their values, or have failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pillows.errors import ConfigError
 
 
 class Range(NamedTuple):
-    """The keys from `begin` on, before `end`.
+    """The keys from `begin`, up to but not including `end`.
 
     Attributes:
         number: identifies it.
@@ -29,12 +29,12 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the work is.
+    """The progress of the work.
 
     Attributes:
         done, failed, total: numbers of ranges.
         per_second: ranges a second since the ranges were opened.
-        seconds_to_go: None while it is not known.
+        seconds_to_go: remaining time; None while it is unknown.
     """
 
     done: int
@@ -51,17 +51,17 @@ class Progress:
 
 
 def cut_ranges(bounds: Iterable[Any]) -> list[Range]:
-    """Return the ranges between bounds: every key is in exactly one of them.
+    """Return the ranges between the given bounds. Every key is in exactly one range.
 
     Args:
-        bounds: different keys in the order of their source. None at all give one range of all keys.
+        bounds: different keys in the order of their source. Without bounds there is one range of all keys.
     """
     edges = [None, *bounds, None]
     return [Range(number, *pair) for number, pair in enumerate(pairwise(edges))]
 
 
 class Ranges:
-    """Ranges in a folder, which survive a crash of the program. A context manager.
+    """Ranges that are stored in a folder, and survive a crash of the program. A context manager.
 
     Args:
         path: the folder; it is created if it is missing.
@@ -86,14 +86,14 @@ class Ranges:
     def __len__(self) -> int:
         """Return the number of ranges; 0 until they are planned."""
         first = next(iter(self._tracker.values()), None)
-        # A crash may have left a part of a plan; nothing of it was worked on.
+        # A crash may have left an incomplete plan, of which no range was begun.
         return 0 if first is None or first["of"] != len(self._tracker) else len(self._tracker)
 
     def plan(self, bounds: Iterable[Any]) -> None:
-        """Cut the key space at these bounds, unless that was done before: then they are not even read.
+        """Cut the key space at these bounds. If it was cut before, do not even read them.
 
         Args:
-            bounds: as in `cut_ranges`; of types that JSON has.
+            bounds: as in `cut_ranges`; their types must be those of JSON.
         """
         if len(self):
             return
@@ -119,11 +119,11 @@ class Ranges:
         self._finished += 1
 
     def fail(self, failed: Range, reason: str) -> None:
-        """Note that a range has failed; it is left out until `retry`."""
+        """Note that a range has failed; `unfinished` leaves it out until `retry`."""
         self._tracker.amend(failed.number, {"_aborted": True, "error": reason})
 
     def retry(self, number: int) -> None:
-        """Do a range again, whether it has failed or is done.
+        """Mark a failed or finished range as unfinished.
 
         Raises:
             ConfigError: there is no such range.
@@ -144,7 +144,7 @@ class Ranges:
 
     @property
     def progress(self) -> Progress:
-        """How far the work is."""
+        """The progress of the work."""
         done, failed, total = self._tracker.num_done(), self._tracker.num_aborted(), len(self)
         per_second = self._finished / max(time.monotonic() - self._opened_at, 1e-9)
         left = total - done - failed

@@ -1,4 +1,4 @@
-"""The worker's side: serves one coordinator over one socket, and ends with it."""
+"""The worker's side: serves one coordinator over one socket, and ends when it ends."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pillows.parallel.memory import bound_memory
 from pillows.parallel.protocol import Failure
 from pillows.user_code import confine, describe_error, end_without_memory
 
-#: A sign of life is sent this often while a task is worked on.
+#: Interval of the signs of life during a task.
 ALIVE_SECONDS = 5.0
 
-#: Of the processes of one machine the kernel ends those with the highest score first when memory runs out.
+#: When memory runs out, the kernel kills the process with the highest score first.
 _OOM_SCORE = "500"
 
 
 class Work(Protocol):
-    """What a worker does with its tasks."""
+    """Handles the tasks of a worker."""
 
     def run(self, payload: msgspec.Raw) -> Any:
-        """Do one task; return its result, as MessagePack can hold it.
+        """Do one task; return its result, in types that MessagePack has.
 
         Raises:
-            PillowError: it cannot be done, now or ever.
+            PillowError: the task failed, for now or for good.
         """
 
     def close(self) -> None:
@@ -40,7 +40,7 @@ class Work(Protocol):
 
 
 class Channel:
-    """Sends a worker's messages, each as a whole: several greenlets may do so.
+    """Sends a worker's messages. Several greenlets may send; messages are never mixed.
 
     Args:
         stream: the socket.
@@ -62,7 +62,7 @@ class Channel:
         self.send(protocol.Note(event, details))
 
     def tick(self) -> None:
-        """Give a sign of life, if none was given for some time, and nothing is being sent."""
+        """Send a sign of life if it is time, unless another message is being sent."""
         if time.monotonic() - self._sent_at >= ALIVE_SECONDS and not self._lock.locked():
             self.send(protocol.Alive())
 
@@ -76,11 +76,11 @@ def serve(
 
     Args:
         channel: for messages to the coordinator.
-        receive: returns its next message; None once it has ended.
-        open_work: makes what does the tasks, from the payload of `Setup`.
+        receive: returns the coordinator's next message; None once it has ended.
+        open_work: makes the `Work`, from the payload of `Setup`.
 
     Raises:
-        OSError, ProtocolError: the coordinator is gone.
+        OSError, ProtocolError: the coordinator has closed the connection.
     """
     setup = receive()
     if not isinstance(setup, protocol.Setup):
@@ -101,10 +101,10 @@ def serve(
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process if its parent has ended; let the kernel end it before its parent if memory runs out.
+    """End this process when its parent ends. If memory runs out, the kernel kills it before its parent.
 
     Args:
-        parent: the parent's process id. It may have ended before the kernel was told to end this process.
+        parent: the parent's process id, to notice a parent that ended before this call.
     """
     if os.getppid() != parent:
         os._exit(0)

@@ -75,7 +75,7 @@ def test_a_changed_definition_is_rebuilt_by_itself_where_that_is_wanted(world: W
     # The new definition becomes the pillow's own; nothing restarts, and the former one is fed no more.
     rebuilt.rewrite(daemon, transform={"set": rebuilt.NEXT}, next=None)
     assert daemon.command_here("reload").returncode == 0
-    daemon.wait_for(lambda: "it is not fed" in daemon.ask_here("rebuild", "status", "cases")["reason"])
+    daemon.wait_for(lambda: "it is not up to date" in daemon.ask_here("rebuild", "status", "cases")["reason"])
     refused = daemon.command_here("rebuild", "rollback", "cases")
     assert refused.returncode == 1
     assert "write the former definition under `next:`" in refused.stderr

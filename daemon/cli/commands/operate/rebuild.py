@@ -139,7 +139,7 @@ def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _describe_other(facts: Mapping[str, Any]) -> str:
     if not facts["fed"]:
-        return "not fed"
+        return "not kept up to date"
     rate = f", {format_rate(facts['changes_per_second'])} changes/s"
     to_go = f", {format_duration(facts['seconds_to_go'])} to go"
     return f"{facts['other_state']}, {format_count(facts['pending'])} changes behind{rate}{to_go}"

@@ -63,7 +63,7 @@ def test_a_comparison_that_found_something_is_made_again_after_a_while() -> None
         (RebuildState.BUILDING, None, "`pillowd rebuild cancel KEY`"),
         (RebuildState.BUILDING, tail(State.FAILED, reason="no such column"), "no such column"),
         (RebuildState.BUILDING, tail(State.PAUSED), ""),
-        (RebuildState.SWITCHED, None, "it is not fed"),
+        (RebuildState.SWITCHED, None, "it is not up to date"),
         (RebuildState.SWITCHED, tail(State.FAILED, reason="gone"), "gone"),
     ],
 )
