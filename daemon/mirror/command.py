@@ -59,7 +59,7 @@ class _Typed(TypedDict):
     metavar="N",
     default="0",
     show_default=True,
-    help="Processes that share the work while far behind; `auto` is one less than there are cores.",
+    help="Processes that share the work while far behind; `auto` means one fewer than the number of cores.",
 )
 @click.option(
     "--state-dir",

@@ -50,8 +50,8 @@ class _Backfill(click.Group):
 def backfill() -> None:
     """Send chosen documents through a pillow again, beside its feed.
 
-    `pillowd backfill KEY --ids FILE` starts one. The pillow goes on meanwhile, and its checkpoint stays where
-    it is. Documents are sent in ranges of about a thousand; a backfill goes on after a crash or a restart.
+    `pillowd backfill KEY --ids FILE` starts one. The pillow continues meanwhile, and its checkpoint does not
+    move. Documents are sent in ranges of about a thousand. After a crash or a restart the backfill continues.
     """
 
 
@@ -61,11 +61,11 @@ def backfill() -> None:
     "--ids",
     "ids_file",
     type=click.File(encoding="utf-8", errors="strict"),
-    help="The documents with these ids, one a line (`-` is standard input). A line that begins with a quote "
-    "is a JSON string.",
+    help="Send the documents with the ids in this file, one per line (`-` is standard input). A line "
+    "that begins with a quote is a JSON string.",
 )
-@click.option("--prefix", help="All documents whose id begins with this text.")
-@click.option("--selector", metavar="JSON", help="All documents that match this selector, as in `_find`.")
+@click.option("--prefix", help="Send all documents whose id begins with this text.")
+@click.option("--selector", metavar="JSON", help="Send all documents that match this Mango selector.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @common_options
@@ -82,9 +82,9 @@ def start(
 ) -> ExitCode:
     """Send documents through KEY again.
 
-    Documents of --ids that do not exist any more lose their rows. Deleted documents have no id that --prefix
-    or --selector could find; `verify --repair` removes their rows. Targets with keys hold each document once,
-    in its newest version. Files, streams and webhooks get every document once more.
+    The rows of documents in --ids that no longer exist are removed. --prefix and --selector do not find
+    deleted documents; `verify --repair` removes their rows. Databases and indices are updated in place.
+    Files, streams and webhooks get every document once more.
 
     Without a daemon the documents are sent by this command.
     """
@@ -149,7 +149,7 @@ def status(key: str | None, config_path: Path, as_json: bool) -> None:
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
 @common_options
 def retry(*, id: str, number: int, detach: bool, config_path: Path, as_json: bool) -> ExitCode:
-    """Send a range of the backfill ID again; ID may be a pillow, whose last backfill is meant then."""
+    """Send a range of the backfill ID again. If ID is a pillow, its last backfill is used."""
     with open_control(load(config_path), writes=True) as call:
         found = call("retry_backfill", id=_find(call, id), body={"range": number})
         return _follow(call, found, detach=detach, as_json=as_json)
@@ -159,7 +159,7 @@ def retry(*, id: str, number: int, detach: bool, config_path: Path, as_json: boo
 @click.argument("id")
 @common_options
 def cancel(id: str, config_path: Path, as_json: bool) -> None:
-    """Cancel the backfill ID, or the last one of a pillow; what it has sent stays sent."""
+    """Cancel the backfill ID, or the last one of a pillow. Documents already sent are not undone."""
     with open_control(load(config_path, plugins=False), writes=True) as call:
         found = call("cancel_backfill", id=_find(call, id))
     if as_json:

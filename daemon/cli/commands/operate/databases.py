@@ -15,10 +15,10 @@ from daemon.control.databases import WORST
 
 @click.command()
 @click.argument("key")
-@click.option("--state", type=click.Choice(WORST), help="Only databases in this state.")
+@click.option("--state", type=click.Choice(WORST), help="List only databases in this state.")
 @common_options
 def databases(*, config_path: Path, as_json: bool, key: str, state: str | None) -> None:
-    """List the databases of the pillow KEY, which reads several, and the state of each."""
+    """List the databases of the pillow KEY, if it reads several, with their states."""
     with find_control(config_path)() as call:
         found = join_pages(call, "list_databases", "databases", **name_pillow(key), state=state)
     if as_json:

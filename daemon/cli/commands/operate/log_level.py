@@ -18,7 +18,7 @@ from daemon.logs.levels import LEVELS, LOGGERS, ROOT
 @click.command("log-level")
 @click.argument("logger", required=False)
 @click.argument("level", required=False)
-@click.option("--for", "duration", metavar="DURATION", help="How long the level holds, a day at most. [10m]")
+@click.option("--for", "duration", metavar="DURATION", help="How long to keep it; at most a day. [10m]")
 @click.option("--reset", is_flag=True, help="Return to the level of the configuration now.")
 @common_options
 def log_level(
@@ -32,9 +32,9 @@ def log_level(
 ) -> None:
     """Show what the running daemon logs, or log more or less for a while.
 
-    LOGGER is `pillowd` for everything (the default), or one of those that are listed without arguments. LEVEL
-    is debug, info, warning or error. The former level comes back after `--for`. To change it for good, set
-    `logging.level` in the configuration, and reload that.
+    LOGGER is `pillowd` for everything (the default), or one of the names that the command lists without
+    arguments. LEVEL is debug, info, warning or error. The former level comes back after `--for`. To change it
+    for good, set `logging.level` in the configuration, and reload that.
     """
     if logger in LEVELS and level is None:
         logger, level = ROOT, logger

@@ -33,9 +33,9 @@ class _Rebuild(click.Group):
 def rebuild() -> None:
     """Build a pillow's outputs anew beside the live ones, and switch to them.
 
-    `pillowd rebuild KEY` begins. The new definition stands under `next:` in the pillow; without it the rows
-    are made again by the present one. Readers see the former rows until the switch, which takes a moment; 0
-    documents are read again after it.
+    `pillowd rebuild KEY` begins. Write the new definition under `next:` in the pillow; without it, the rows
+    are made again with the current one. Readers see the former rows until the switch, which takes a moment.
+    No documents are read again after it.
     """
 
 
@@ -44,22 +44,22 @@ def rebuild() -> None:
 @click.option(
     "--verify",
     type=click.Choice(["full", "sample"]),
-    help="Contents that are compared before the switch, beside the versions of all documents. "
-    "Default: sample, of 1,000 documents.",
+    help="Documents whose contents are compared before the switch, in addition to all versions. "
+    "Default: sample (1,000 documents).",
 )
 @click.option(
     "--switch",
     type=click.Choice(["auto", "manual", "replace-rows"]),
     help="Switch as soon as nothing differs (default), wait for `pillowd rebuild switch`, or copy the new "
-    "rows into the tables, while their readers wait: for tables that others hang on.",
+    "rows into the tables, while their readers wait (for tables that views or foreign keys depend on).",
 )
 @click.option(
     "--workers",
     metavar="N",
-    help="Processes that fill the new outputs while these are far behind; `auto` is one less than there are "
-    "cores. Default: what the pillow has.",
+    help="Processes that fill the new outputs while these are far behind; `auto` means one fewer than the "
+    "number of cores. Default: the pillow's own setting.",
 )
-@click.option("--keep", metavar="DURATION", help="Keep the former outputs for so long. Default: 24h.")
+@click.option("--keep", metavar="DURATION", help="How long to keep the former outputs. Default: 24h.")
 @common_options
 def start(
     *,
@@ -82,7 +82,7 @@ def start(
 @click.argument("key")
 @common_options
 def status(key: str, config_path: Path, as_json: bool) -> None:
-    """Show how far the rebuild of the pillow KEY is."""
+    """Show the progress of the rebuild of the pillow KEY."""
     facts = control_client.call_control(config_path, "get_rebuild", **control_client.name_pillow(key))
     _show(facts, as_json=as_json)
 
@@ -99,7 +99,7 @@ def switch_(key: str, config_path: Path, as_json: bool) -> None:
 @click.argument("key")
 @common_options
 def rollback(key: str, config_path: Path, as_json: bool) -> None:
-    """Switch back to the former outputs of the pillow KEY, which show current data."""
+    """Switch back to the former outputs of the pillow KEY; they were kept up to date."""
     _call("roll_back_rebuild", key, config_path, as_json=as_json)
 
 
@@ -115,7 +115,7 @@ def cancel(key: str, config_path: Path, as_json: bool) -> None:
 @click.argument("key")
 @common_options
 def drop(key: str, config_path: Path, as_json: bool) -> None:
-    """Remove the former outputs of the pillow KEY; there is no way back then."""
+    """Remove the former outputs of the pillow KEY. A rollback is then impossible."""
     _call("drop_rebuild", key, config_path, as_json=as_json)
 
 

@@ -28,8 +28,8 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 def reload(config_path: Path, as_json: bool, check: bool) -> None:
     """Have the running daemon read its configuration again.
 
-    It takes up all of it, or nothing if it has a problem; then the exit code is 78. Only pillows that are
-    built from something that has changed restart. The command returns when their former runs have ended.
+    If the configuration has a problem, nothing changes and the exit code is 78. Only pillows whose settings
+    or code have changed restart. The command returns when their former runs have ended.
     """
     client = _connect(config_path)
     done = client.call("validate_config" if check else "reload_config")

@@ -37,7 +37,7 @@ _WATCH_SECONDS = 1.0
 def status(*, config_path: Path, as_json: bool, watch: bool, running: bool, fail: bool) -> ExitCode:
     """Show the state, lag and last checkpoint of every pillow.
 
-    A running daemon is also shown if the configuration file has problems by now.
+    This works even if the configuration file now has problems.
     """
     if watch and (running or fail):
         raise click.UsageError("--watch excludes --running and --fail.")

@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.1
     type=click.Choice(["change", "rows"]),
     default="change",
     show_default=True,
-    help="What to show: changes as the feed brings them, before the filter; or rows about to be written.",
+    help="What to show: changes from the feed, before the filter; or rows about to be written.",
 )
 @click.option(
     "--rate",
@@ -45,9 +45,7 @@ _POLL_SECONDS = 0.1
     help="Most samples a second; they are evenly spread.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after this many samples.")
-@click.option(
-    "--show-values", is_flag=True, help="Show values. Without it, their types stand in their place."
-)
+@click.option("--show-values", is_flag=True, help="Show values. By default only their types are shown.")
 def tap(
     *,
     key: str,

@@ -37,7 +37,7 @@ _RECONNECT_SECONDS = 1.0
 def top(config_path: Path) -> None:
     """Show all pillows live, the worst first, until q or Ctrl-C.
 
-    On a terminal that cannot be drawn on, and into a pipe, print a table every 5 s.
+    In a pipe or on a simple terminal, print a table every 5 s.
     """
     config = load(config_path, plugins=False)
     view = TopView()

@@ -83,7 +83,7 @@ _IDLE = {State.PAUSED, State.FAILED, State.STOPPED}
     "--after",
     default="",
     metavar="DATABASE",
-    help="Of a pillow that reads several databases: go on behind this one, where an earlier run ended.",
+    help="For a pillow that reads several databases: start after this one, to continue an earlier run.",
 )
 @json_option
 def verify(  # noqa: PLR0913 - one for each option
@@ -100,10 +100,10 @@ def verify(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Compare the targets of the pillow KEY with its source.
 
-    By default ids, versions and revisions are compared: that shows what a target has missed, lost or kept
-    too long. With --content the documents also run through the pipeline and their rows are compared, child
-    rows included: that shows rows which somebody has edited in the target. --repair writes what differs
-    again, never over a newer version.
+    By default ids, versions and revisions are compared, to find documents that a target has missed, lost or
+    kept too long. With --content the documents also run through the pipeline, and their rows are compared,
+    child rows included, to find rows that somebody has edited in the target. --repair writes differing
+    documents again, never over a newer version.
 
     A running pillow is not disturbed: only changes that it has processed count. The exit code is 3 if there
     are differences, 75 if the source or a target is unreachable.

@@ -52,12 +52,12 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
 
 
 @checkpoint.command("list")
-@click.option("--orphans", is_flag=True, help="Only those of pillows that are not configured (any more).")
+@click.option("--orphans", is_flag=True, help="List only checkpoints of pillows that are not configured.")
 @common_options
 def list_checkpoints(orphans: bool, config_path: Path, as_json: bool) -> None:
     """List the saved checkpoints.
 
-    A pillow that you remove leaves its checkpoint, and goes on from there if you add it again.
+    If you remove a pillow, its checkpoint stays. The pillow continues from it if you add it again.
     """
     found = call_control(config_path, "list_checkpoints", orphans=orphans)["checkpoints"]
     if as_json:
@@ -123,14 +123,18 @@ def reset(key: str, yes: bool, config_path: Path, as_json: bool) -> None:
 
 @checkpoint.command()
 @click.argument("key")
-@click.option("--ago", metavar="DURATION", help="Move to the position of this long ago, such as 2h.")
+@click.option(
+    "--ago",
+    metavar="DURATION",
+    help="Move to the position of this long ago, such as 2h.",
+)
 @click.option("--beginning", is_flag=True, help="Move to the beginning of the source.")
 @_yes_option
 @common_options
 def rewind(
     *, key: str, ago: str | None, beginning: bool, yes: bool, config_path: Path, as_json: bool
 ) -> None:
-    """Move KEY back to an earlier position, without rewriting rows that are equal."""
+    """Move KEY back to an earlier position; rows that are already equal are not rewritten."""
     if (ago is None) == (not beginning):
         raise click.UsageError("Give one of --ago and --beginning.")
     try:

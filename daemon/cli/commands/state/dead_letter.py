@@ -70,9 +70,14 @@ def dead_letter() -> None:
 @dead_letter.command("list")
 @click.argument("key", required=False)
 @click.option("--stage", type=click.Choice(STAGES), help="Choose those that failed in this step.")
-@click.option("--error", metavar="TEXT", help="Choose those whose reason holds TEXT.")
-@click.option("--since", metavar="DATE", type=_DATE, help="Choose those that failed last then, or later.")
-@click.option("--until", metavar="DATE", type=_DATE, help="Choose those that failed last before then.")
+@click.option("--error", metavar="TEXT", help="Choose those whose reason contains TEXT.")
+@click.option(
+    "--since",
+    metavar="DATE",
+    type=_DATE,
+    help="Choose those that last failed on DATE or later.",
+)
+@click.option("--until", metavar="DATE", type=_DATE, help="Choose those that last failed before DATE.")
 @click.option("--each", "one_by_one", is_flag=True, help="Print one line per dead letter.")
 @click.option("--limit", type=click.IntRange(min=1), help="Print at most N lines. [50; with --json all]")
 @common_options
@@ -204,7 +209,7 @@ def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_jso
 @_choice_options
 @common_options
 def discard(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
-    """Discard dead letters of KEY; the target lacks their documents until they change."""
+    """Discard dead letters of KEY. Their documents are missing in the target until they change."""
     _edit("discard", "discarded", key, ids, config_path, every=every, as_json=as_json)
 
 

@@ -19,7 +19,7 @@ _PATH = click.Path(path_type=Path)
 def store() -> None:
     """Check and repair stores on disk, such as checkpoints and dead letters.
 
-    PATH is a store's directory. It is never changed, and a daemon may have it open.
+    PATH is a store's directory. It is never changed, so a daemon may have it open.
     """
 
 

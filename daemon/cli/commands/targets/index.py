@@ -28,8 +28,8 @@ from pillows.transports.common.search.transport import SearchTransport
 def index() -> None:
     """List the indices of a pillow in Elasticsearch or OpenSearch, and remove old ones.
 
-    A changed mapping that documents can't follow fills another index. The one before stays until it is
-    removed here. The cluster is asked directly, whether a daemon runs or not.
+    If a mapping changes in a way that an index can't, pillowd fills a new index. The old one stays until it
+    is removed here. This works whether or not a daemon runs.
     """
 
 
@@ -39,9 +39,10 @@ def index() -> None:
 def list_indices(key: str, config_path: Path, as_json: bool) -> None:
     """List the indices that KEY has created, oldest first.
 
-    Searched: the alias points to it. Configured: the configuration names it. Written: a pillowd wrote to it
-    last. Build: `rebuild` made it. Old: none of these. One that is loading has no refreshes and no copies
-    until its first pass is complete; if that was given up, until the pillow starts the next time.
+    Searched: the alias points to it. Configured: the configuration names it. Written: pillowd wrote to it
+        last. Build: `rebuild` made it. Old: none of these. An index that is loading has no refreshes and no
+        replicas until its first pass is complete. If that pass was given up, they return at the next start of
+        the pillow.
     """
     config = load(config_path, plugins=False)
     tail = resolve_tail(key, tail_keys(config))
