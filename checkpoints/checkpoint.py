@@ -1,4 +1,4 @@
-"""A checkpoint: how far a tail got, and what must still be true for that position to mean anything."""
+"""A checkpoint: the position of a tail, and the conditions under which the position is valid."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ from checkpoints.seq import Seq
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
 
-#: What is not stored: `Checkpoint.from_json` fills it in. A default must never change.
+#: Fields that are not stored if they have their default: `Checkpoint.from_json` fills them in. A default must
+#: never change.
 _DEFAULTS = Checkpoint(seq=Seq.BEGINNING).to_json()
 del _DEFAULTS["seq"], _DEFAULTS["digest"]
 
@@ -164,7 +165,7 @@ class CheckpointStore:
         """Wait until everything that was stored before is on disk.
 
         Raises:
-            StoreWriteError: the write failed. What was stored is still in memory: flush again later.
+            StoreWriteError: the write failed. The stored values are still in memory: flush again later.
         """
         self._journal.sync()
 
@@ -257,7 +258,7 @@ class CheckpointStore:
                 self._journal.put({key: decode_value(entry) | {_NOTE: value}})
 
     def get_note(self, tail: TailKey) -> Any:
-        """Return the value that was kept with a checkpoint; None if there is none, or it can't be read."""
+        """Return the value stored with a checkpoint; None if there is none, or if it can't be read."""
         entry = self._journal.get(_checkpoint_key(tail))
         value = None if entry is None else decode_value(entry)
         return value.get(_NOTE) if isinstance(value, dict) else None

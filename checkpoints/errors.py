@@ -46,7 +46,7 @@ class DuplicateKeyError(StoreError):
 
 
 class MessageTooLarge(StoreError):
-    """A message to or from the process that owns a store is over 1 MiB; the connection goes on."""
+    """A message to or from the process that owns a store is over 1 MiB; the connection stays usable."""
 
 
 class MalformedMessage(StoreError):

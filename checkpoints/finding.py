@@ -35,5 +35,5 @@ def describe_damage(path: Path, findings: Sequence[Finding]) -> str:
     more = f" (and {len(others)} more)" if others else ""
     return (
         f"{path}/{first}{more}. Nothing was changed. `pillowd store check {path}` lists what is wrong, "
-        f"`pillowd store repair {path} INTO` copies what is whole."
+        f"`pillowd store repair {path} INTO` copies the intact entries."
     )

@@ -1,4 +1,4 @@
-"""A second copy of a store's entries, which counts: what it does not have is not durable."""
+"""A second copy of a store's entries. An entry is durable only once this copy has it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Seq:
         return value if isinstance(value, str) else self.json
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise TypeError("sequence tokens are opaque: they have no order and are no numbers")
+        raise TypeError("sequence tokens are opaque: they have no order and are not numbers")
 
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = _refuse

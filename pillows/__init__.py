@@ -1,6 +1,6 @@
 """One pipeline from a CouchDB `_changes` feed to any number of targets, in data-flow order.
 
-What this module exports is all that a plugin needs: to write a filter, a transform or a transport, and to
+Plugins need nothing but the exports of this module: to write a filter, a transform or a transport, and to
 register it. Three more parts are useful on their own: `BulkPusher` writes documents in bulk,
 `ParallelWriter` writes to several file-like objects at once, and `Coordinator` calls a function in worker
 processes, for `Ranges` of keys that survive a crash.

@@ -32,7 +32,7 @@ class SystemClock:
     wall = staticmethod(time.time)
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Wait on the hub, so that other greenlets go on."""
+        """Wait on the hub, so that other greenlets can run."""
         return bool(event.wait(seconds))
 
 

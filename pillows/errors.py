@@ -4,7 +4,7 @@ PillowError
 ├── RetryableError    the same request may succeed later: back off and try again
 │   ├── AwayError         the server is down, so asking costs nothing: retry soon
 │   └── PartlyWrittenError    some documents of a batch were written, the others not yet
-├── PermanentError    this document can never be written: dead letter, the others go on
+├── PermanentError    this document can never be written: dead letter, the others continue
 ├── StoppedError      a stop was requested during a wait
 └── RemediedError     an operator can do something about it; the error says what
     └── FatalError        the pillow must stop; the operator gets the reason and the remedy

@@ -141,7 +141,7 @@ class CompositeObserver(Observer):
     def __init__(self, observers: Sequence[Observer]) -> None:
         lists = [each.data_observers for each in observers if each.data_observers is not _NONE]
         if len(lists) > 1:
-            raise ValueError("several observers have `data_observers`")
+            raise ValueError("only one observer may have `data_observers`")
         self.data_observers = lists[0] if lists else _NONE  # the list itself: it changes
         for hook in _HOOKS:
             calls = [getattr(each, hook) for each in observers if _implements(each, hook)]

@@ -36,8 +36,8 @@ from pillows.stages.triggers import (
 )
 from pillows.user_code import confine
 
-#: One change in this many is timed, the first of each batch among them: two looks at the clock for each
-#: stage of each document cost more than a pass-through pillow takes for all else.
+#: One change in this many is timed, always including the first of a batch: reading the clock twice for each
+#: stage of each document would cost more than the rest of a pass-through pillow.
 TIMED_EVERY = 16
 
 #: The loop gives way to other greenlets after so much computing; a turn of the hub should never
@@ -172,7 +172,7 @@ class Pipeline:
             on_batch: called with each batch before it is carried; a sign of life.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail can't continue.
             StoppedError: a stop was requested while something was retried.
         """
         for batch in batches:
@@ -227,7 +227,7 @@ class Pipeline:
             stages: the stages to apply; the pillow's unless given.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail can't continue.
             StoppedError: a stop was requested.
         """
         pillow, stages, stage = self._pillow, stages or self._stages, "filter"

@@ -1,4 +1,4 @@
-"""Preview what a pillow would do with documents, stage by stage, without leaving anything written."""
+"""Preview the work of a pillow on documents, stage by stage; anything written is rolled back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Preview:
         document: the document; None if it is deleted, or the filter did not keep it.
         rows: output -> its rows, as JSON values; empty: the document leaves the target.
         requests: transport -> the request that would be sent.
-        trials: transport -> what came of writing it in a transaction that was rolled back.
+        trials: transport -> the result of writing it in a transaction that was rolled back.
         errors: stage -> why the document would become a dead letter.
     """
 
@@ -80,7 +80,7 @@ def previews(
 def try_changes(
     pillow: Pillow, changes: Iterable[Change], transport: Transport, feed: Feed, *, epoch: int
 ) -> Trial:
-    """Write the rows of changes in transactions that are rolled back; return what came of it.
+    """Write the rows of changes in transactions that are rolled back; return the results.
 
     Args:
         pillow: the pipeline.

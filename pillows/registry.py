@@ -60,8 +60,7 @@ def take_out(is_taken: Callable[[str], bool]) -> dict[tuple[str, str], Any]:
     Args:
         is_taken: decides by the name of a module.
 
-    Returns:
-        What is forgotten, for `put_back`.
+    Returns: The removed entries, for `put_back`.
     """
     taken = {key: thing for key, thing in _registered.items() if is_taken(_module(thing))}
     for key in taken:

@@ -36,7 +36,7 @@ class SerialWorker:
             make the call in the thread end soon.
 
     Attributes:
-        is_cancelled: whether nobody waits for the running call any more.
+        is_cancelled: whether the caller of the running call has given up.
     """
 
     def __init__(self, interrupt: Callable[[], None] = lambda: None) -> None:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: Levels of nesting that are read and written: CouchDB 3.5 takes 10,000.
 DEEPEST_LEVELS = 11_000
-#: The stack that so many levels surely fit into: msgspec takes less than 400 bytes for one.
+#: Stack size that is enough for this nesting: msgspec uses less than 400 bytes per level.
 _STACK_BYTES = 8 * 2**20
 
 _encoder = msgspec.json.Encoder(decimal_format="number")

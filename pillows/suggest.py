@@ -10,7 +10,7 @@ def find_similar(wrong: str, known: Iterable[str], *, cutoff: float = 0.6) -> st
 
     Args:
         wrong: the unknown name; case is ignored.
-        known: what could have been written.
+        known: the valid names.
         cutoff: the least similarity, from 0 to 1 (difflib's ratio).
     """
     import difflib  # noqa: PLC0415  0.6 MB, and most processes never need it
@@ -25,7 +25,7 @@ def suggest(wrong: str, known: Sequence[str], what: str) -> str:
 
     Args:
         wrong: the unknown name.
-        known: what could have been written.
+        known: the valid names.
         what: a plural for the known names, such as `keys here`.
     """
     if not known:

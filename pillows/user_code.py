@@ -44,7 +44,7 @@ def end_without_memory(end: Callable[[], NoReturn]) -> None:
 
 
 def confine(error: BaseException) -> Exception:
-    """Return what a user's code raised as an `Exception`.
+    """Return an error of a user's code as an `Exception`.
 
     Raises:
         GreenletExit, KeyboardInterrupt: the greenlet is being killed, or the program interrupted.

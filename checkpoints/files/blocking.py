@@ -2,7 +2,7 @@
 
 Under gevent an inline `fsync` stops every greenlet: 4.5 ms at the 99th percentile on an idle disk and
 114 ms beside another writer, against 2.7 and 16 ms through a pool of threads. In a plain script
-there is no hub: the call is made in place, and gevent is not even imported.
+there is no hub: the function is called directly, and gevent is not even imported.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-#: Calls at once: stores on one disk gain nothing from more.
+#: Number of threads: stores on one disk gain nothing from more.
 _THREADS = 4
-#: Seconds after which a thread ends that has nothing to do.
+#: Seconds after which an idle thread ends.
 _IDLE_SECONDS = 10
 
 P = ParamSpec("P")
@@ -21,9 +21,10 @@ T = TypeVar("T")
 
 
 def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function` in a thread of the disk's where the standard library is patched, else here.
+    """Call `function` in one of our threads if the standard library is patched, otherwise directly.
 
-    Not in the hub's own pool: what waits there (a DNS server, a target's lock) must not hold up a checkpoint.
+    The hub's own pool is not used: calls that wait there (for DNS, or a target's lock) must not delay a
+    checkpoint.
 
     Wait for the end of the call even if the calling greenlet is killed meanwhile: two commits of one
     store must never overlap.

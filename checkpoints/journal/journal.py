@@ -141,7 +141,7 @@ class Journal:
         """Wait until everything that was stored before is on disk.
 
         Raises:
-            StoreWriteError: the write failed. What was stored is still in memory: sync again later.
+            StoreWriteError: the write failed. The stored values are still in memory: sync again later.
         """
         self._ensure_writable()
         with self._disk:
@@ -191,7 +191,7 @@ class Journal:
             self._commit()
         except (OSError, StoreWriteError):
             raise error from None
-        _log.error("%s It is kept as %s; every other entry goes on.", error, name)
+        _log.error("%s It is kept as %s; every other entry is still used.", error, name)
 
     def _write_rest(self) -> None:
         if self._unwritten:

@@ -10,7 +10,7 @@ line counts the lines of the snapshot, one for each entry. The snapshot was on d
 name, so a damaged line in it is a disk fault, and only its own entry is lost.
 
 Every further line is one commit. A commit begins only when the previous one is on disk, so a crash can tear
-only the last line. No caller was told that it is durable, so it is ignored. Any other damaged commit is a
+only the last line. No caller relies on it yet, so it is ignored. Any other damaged commit is a
 disk fault. It may have held newer values of any entry, so no earlier value is trusted.
 
 JSON has no raw newline, so no part of a torn line can look like a line of its own.
@@ -126,7 +126,7 @@ def _format_line(payload: bytes) -> bytes:
 
 
 def _read_payload(line: bytes) -> str:
-    """Return the JSON of a line; empty if it does not match its checksum, or is no text."""
+    """Return the JSON of a line; "" if it does not match its checksum or is not text."""
     checksum, _, payload = line.partition(b" ")
     is_whole = checksum == b"%08x" % zlib.crc32(payload)
     with suppress(UnicodeDecodeError):

@@ -60,7 +60,7 @@ def apply_update(container: Any, path: Sequence[Any], operation: str, arguments:
         del container[last]
     else:
         if operation not in _IN_PLACE:
-            raise StoreError(f"there is no operation {operation!r}")
+            raise StoreError(f"{operation!r} is not an operation of `set`")
         container[last] = _IN_PLACE[operation](container[last], arguments[0])
     return None
 

@@ -1,7 +1,7 @@
 """Commits: the order of writes that keeps a store intact if a crash interrupts them.
 
 While a commit runs, and after a failed one, each file may be the old or the new one. `DiskState` holds only
-what is true for both, and plans the next commit accordingly.
+facts that are true for both, and plans the next commit accordingly.
 """
 
 from __future__ import annotations

@@ -341,7 +341,7 @@ class MemTable:
 
     @contextmanager
     def _changing(self, key: Key) -> Iterator[None]:
-        """Hold the lock for the change of a key, and tell afterwards that a sync may be due."""
+        """Hold the lock while a key is changed; afterwards signal that a sync may be due."""
         check_key(key)
         with self.lock:
             self._ensure_writable()

@@ -1,8 +1,8 @@
 """Messages over a unix socket: four bytes of length (big-endian), then one JSON object.
 
 A request is `{"version": 1, "call": NAME, "arguments": {...}}`. An answer is `{"result": ...}`, or
-`{"error": KIND, "message": ...}`, or `{"busy": true}`: another client holds the lock, so call again. Every
-answer comes soon, therefore, and a client can tell a busy server from a dead one.
+`{"error": KIND, "message": ...}`, or `{"busy": true}`: another client holds the lock, so call again. So
+every answer comes soon, and a client can distinguish a busy server from a dead one.
 
 A message has at most 1 MiB. A longer one is read to its end and refused, and the connection continues. A
 length of more than 64 MiB means that the peer does not speak this protocol.

@@ -195,7 +195,7 @@ class RpcServer:
             name, arguments = _parse(request)
             handler = self._handlers.get(name)
             if handler is None:
-                raise StoreError(f"there is no call {name!r}")  # noqa: TRY301 - answered like any other
+                raise StoreError(f"unknown call {name!r}: the client has another version")  # noqa: TRY301 - answered like any other
             return {"result": handler(session, **arguments)}
         except TryAgain:
             return {"busy": True}

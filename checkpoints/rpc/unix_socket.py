@@ -69,7 +69,7 @@ def _make_room(path: Path) -> None:
 
     Raises:
         StoreLocked: a process answers on it.
-        PermissionError: it is another user's, so nobody can say whether it is stale.
+        PermissionError: it belongs to another user, so we cannot find out whether it is stale.
     """
     if not path.is_socket():
         return

@@ -51,7 +51,7 @@ _LARGE_BYTES = 4 * 2**20
 #: Bytes of an error response that are read for its message.
 _ERROR_BYTES = 4096
 
-#: Largest body that `json` accepts unless told otherwise: it may hold documents.
+#: Largest body that `json` accepts by default; it may contain documents.
 _MAX_JSON_BYTES = 64 * 2**20
 
 #: Bounds of answers without documents: 10 ms and 100 ms to decode, whatever they hold.
@@ -70,7 +70,7 @@ class _Request:
 #: Asks a node whether it serves; needs no credentials.
 _UP = _Request(method="GET", path="/_up")
 
-#: What a node in maintenance answers to that, and a proxy before a dead one.
+#: Statuses of a node in maintenance, and of a proxy whose node is down.
 _MAINTENANCE = {404, 502, 503, 504}
 
 
@@ -273,7 +273,7 @@ class CouchClient:
             raise AccessError(error.args[0], remedy=error.remedy) from None
 
     def _send(self, request: _Request, headers: dict[str, str]) -> requests.Response:
-        """Send a request to the first node that takes it; what may have been applied is not sent again."""
+        """Send a request to the first node that accepts it; never repeat one that may have been applied."""
         failure: PillowError | None = None
         for url in self._nodes.order():
             try:

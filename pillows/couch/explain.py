@@ -1,4 +1,4 @@
-"""Explain why a request had no usable answer: where it was sent, what came back, and what to change. Pure."""
+"""Explain why a request had no usable answer: its address, the answer, and the remedy. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTime
 
 from pillows.couch.exception_chain import walk_causes
 
-#: Words of an error -> what they mean; the first that is found counts. `{host}` has the port.
+#: Words of an error -> their meaning; the first match is used. `{host}` has the port.
 _WORDS = (
     (
         ("Name or service not known", "name resolution", "nodename nor servname", "No address associated"),
@@ -26,7 +26,7 @@ _WORDS = (
     ),
 )
 
-#: Kinds of errors -> what they mean.
+#: Classes of errors -> their meaning.
 _KINDS = (
     (
         (ConnectTimeoutError,),
@@ -64,7 +64,7 @@ def explain_failure(error: BaseException, url: str) -> str | None:
 
 
 def explain_redirect(status: int, headers: Mapping[str, str], url: str) -> str:
-    """Return what an answer with a redirection means."""
+    """Explain an answer with a redirection."""
     target = headers.get("Location", "")
     return (
         f"The server answered {status}: it sends requests for {url} to {target or 'another address'}. "
@@ -73,7 +73,7 @@ def explain_redirect(status: int, headers: Mapping[str, str], url: str) -> str:
 
 
 def explain_page(url: str) -> str:
-    """Return what an HTML page in the place of JSON means."""
+    """Explain an answer with HTML instead of JSON."""
     return (
         f"The answer to {url} is an HTML page, not CouchDB's JSON: a proxy, or a page to log in at, answers. "
         "Correct the connection's `url`, or let the proxy pass our requests."

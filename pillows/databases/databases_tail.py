@@ -47,7 +47,7 @@ class DatabasesTail:
 
     Args:
         settings: the values that it runs with.
-        services: what it uses.
+        services: the parts that it uses.
         store: all checkpoints.
 
     Attributes:

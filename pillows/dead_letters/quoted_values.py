@@ -1,4 +1,4 @@
-"""Take values of a document out of what a target says about it. Pure.
+"""Remove the values of a document from a target's error message. Pure.
 
 Each transport leaves out what its server is known to quote. Servers reword their messages, plugins and
 triggers write their own, and a receiver may answer anything: this is the rule for all of them.
@@ -17,7 +17,7 @@ from pillows.strict_json import run_deeply
 
 HIDDEN = "..."
 
-#: Text that is looked at; a dead letter keeps less.
+#: Most characters of a message that are searched; a dead letter keeps fewer.
 _MAX_TEXT = 1000
 #: A piece of a value that is as long is recognized within other words; a shorter value only by itself.
 _PIECE = 8
@@ -34,7 +34,7 @@ def hide_values(text: str, rows: Iterable[Row]) -> str:
     """Return a text without values of the rows, or pieces of them. Names of fields stay.
 
     Args:
-        text: what a target said.
+        text: the target's error message.
         rows: all rows of the document.
     """
     text = _BYTES.sub(HIDDEN, text[:_MAX_TEXT])

@@ -1,8 +1,8 @@
-"""Documents that can never be written as they are: stored durably, so that the others go on.
+"""Documents that can never be written as they are: stored durably, so that the other documents continue.
 
 A dead letter holds the document's id, where it failed and why, but never its content. It is on disk before a
-checkpoint passes its change: whoever saves a checkpoint calls `sync` first. Syncing every batch with a bad
-document cost a fifth of the throughput.
+checkpoint passes its change: the code that saves a checkpoint calls `sync` first. Syncing every batch with a
+bad document cost a fifth of the throughput.
 
 A dead letter is replaced when the document fails again, and cleared when a later version of the document is
 written. It is retried after a growing wait (`pillows.runtime.redelivery`). After `max_tries` attempts only an
@@ -375,7 +375,7 @@ class DeadLetters:
         key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
         is_known = (dead_letter.transport, dead_letter.id) in self._known[dead_letter.tail].due_at
         known = dict(self._tracker[key]) if is_known else {}
-        # Another version has its own chances: what was wrong may be mended in it.
+        # Another version is tried afresh: the error may be corrected in it.
         tries = known["_tries"] + 1 if known.get("version") == dead_letter.leaf_version else 1
         fields: dict[str, Any] = {
             "rev": dead_letter.rev,

@@ -48,7 +48,7 @@ class BatchResult:
     """The outcome of one batch.
 
     Attributes:
-        move: how far the watermark moved.
+        move: the progress of the watermark.
     """
 
     move: WatermarkMove
@@ -104,7 +104,7 @@ class BatchDelivery:
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint.
-            FatalError: the tail cannot go on.
+            FatalError: the tail cannot continue.
             StoppedError: a stop was requested while a target was unreachable; nothing is acknowledged.
         """
         began = self._clock.monotonic()
@@ -171,7 +171,7 @@ class BatchDelivery:
         self._dead_letters.store.clear(self._tail, batch.documents, last)
         if work.purge_seq:
             self._settle_purge(work, batch, results)
-        # One transport: what it committed holds the whole batch.
+        # With one transport, its committed checkpoint covers the whole batch.
         committed = next(iter(results.values())).committed if len(results) == 1 else None
         return self._progress.acknowledge(work.acks, committed)
 
@@ -197,7 +197,8 @@ class BatchDelivery:
     ) -> Mapping[str, TransportResult]:
         """Rewrite documents that regressed in the source; return the results."""
         last = {document.id: document for document in arrived}
-        # The epoch was raised by a concurrent batch: what is equal under the old one may have been purged.
+        # A concurrent batch raised the epoch: a document that is equal under the old epoch may have been
+        # purged.
         raised = self._progress.checkpoint.epoch > batch.epoch
         confirmed, suspected = self._find_regressed(batch, refused, last, raised=raised)
         regressed = confirmed | suspected
@@ -244,7 +245,7 @@ class BatchDelivery:
     def _was_purged(self) -> bool:
         """Return whether the source was purged since the last purge that raised the epoch.
 
-        The checkpoint notes a purge only once the feed has reported what was purged: see
+        The checkpoint notes a purge only once the feed has reported the purged documents: see
         `_settle_purge`.
         """
         found = self._retrier.retry_read("source", self._source.identify)

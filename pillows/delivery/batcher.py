@@ -133,19 +133,19 @@ class Batcher(Generic[Item]):
     def expect(self, *, more: bool) -> None:
         """Tell whether more items follow at once: then it pays to wait for a full batch.
 
-        What has been added when they end does not linger.
+        Documents that were added before it ends are written at once.
         """
         if self._more_follow and not more:
             self.flush()
         self._more_follow = more
 
     def flush(self) -> None:
-        """End the linger of what has been added."""
+        """Stop waiting for more documents: release the added ones."""
         if self._items:
             self._full.set()
 
     def close(self) -> None:
-        """Accept no more items: `take` returns what is left, then None."""
+        """Accept no more items: `take` returns the remaining ones, then None."""
         self._closed.set()
         self._full.set()
         self._not_empty.set()

@@ -22,7 +22,7 @@ Item = tuple[PendingRange, Outcome]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionedItems:
-    """The items of a batch, by what must be done with them.
+    """The items of a batch, grouped by the action that they need.
 
     Attributes:
         acks: range -> number of its changes.
@@ -47,7 +47,7 @@ def id_of(item: Item) -> str:
 
 
 def partition_items(items: Sequence[Item]) -> PartitionedItems:
-    """Partition the items of a batch by what must be done with them."""
+    """Group the items of a batch by the action that they need."""
     acks = Counter(pending_range for pending_range, _ in items)
     purged = [pending_range for pending_range in acks if pending_range.purge_seq]
     return PartitionedItems(

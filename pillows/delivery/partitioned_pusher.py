@@ -45,7 +45,7 @@ class PartitionedPusher(Generic[Item]):
             partition.expect(more=more)
 
     def flush(self) -> None:
-        """End the linger of what was pushed."""
+        """Stop waiting for more documents: write the pushed ones."""
         for partition in self._partitions:
             partition.flush()
 
@@ -65,6 +65,6 @@ class PartitionedPusher(Generic[Item]):
         raise_most_severe(errors)
 
     def kill(self, *, block: bool = True) -> None:
-        """Kill the writers. What they were writing may or may not be written."""
+        """Kill the writers. Their current batches may or may not have been written."""
         for partition in self._partitions:
             partition.kill(block=block)

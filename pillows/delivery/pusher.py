@@ -34,7 +34,7 @@ class Pusher(Generic[Item]):
     Attributes:
         push: hands over an item with its size in bytes; waits while the growing batch is full, and returns
             whether it waited. Raises the error of the writer, if it has ended with one. See `Batcher.add`.
-        expect: tells whether more items follow at once. See `Batcher.expect`.
+        expect: announces whether more items follow at once. See `Batcher.expect`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pusher(Generic[Item]):
         self._writer = beside.spawn(self._run, self._leave)
 
     def flush(self) -> None:
-        """End the linger of what was pushed."""
+        """Stop waiting for more documents: write the pushed ones."""
         self._batcher.flush()
 
     def finish(self) -> None:

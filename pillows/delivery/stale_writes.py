@@ -44,7 +44,7 @@ def find_newer_in_target(
     Either a target holds it and refused the document, or it came earlier in this batch.
 
     Args:
-        batch: what was written.
+        batch: the written batch.
         refused: for each transport, id -> the write version that it stores.
         last: id -> the last entry of each document.
 
@@ -78,10 +78,10 @@ def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, 
 
 
 def has_returned(batch: Batch, refused: Iterable[Mapping[str, int]]) -> bool:
-    """Return whether a target kept rows of a purged document, which existed again when it was looked at.
+    """Return whether a target kept rows of a purged document which has been created again since.
 
     Args:
-        batch: what was written; a purged document has version 0.
+        batch: the written batch; a purged document has version 0.
         refused: for each transport, id -> the write version that it stores, if it removed no row since.
     """
     gone = write_version(batch.epoch, 0)

@@ -43,7 +43,7 @@ class CatchUp:
 
         Raises:
             RetryableError: a page was cut off; its complete rows were handed over.
-            FatalError: reading cannot go on.
+            FatalError: reading cannot continue.
         """
         cursor.following = False
         pending = self._count_pending(cursor)
@@ -152,7 +152,7 @@ class GroupedCatchUp:
 
         Raises:
             RetryableError: an answer was cut off.
-            FatalError: reading cannot go on.
+            FatalError: reading cannot continue.
         """
         began_at = self._clock.monotonic()
         for number, ids in enumerate(self._groups.groups):

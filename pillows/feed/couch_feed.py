@@ -198,7 +198,7 @@ class CouchFeed:
         """Return changes with the documents that are wanted, as `batches` hands them over; one attempt.
 
         Args:
-            changes: of a reading of this database by somebody else, in order.
+            changes: in order, from another reader of this database.
             identity: of the database that they belong to.
 
         Raises:
@@ -229,7 +229,7 @@ class CouchFeed:
         with closing(self._make_loader(self._fetcher.read_current, pieces.append)) as loader:
             loader.add(ChangeBatch(changes=changes, seq=None))
             loader.drain()
-        # Only now: what was read before belongs to the database that is found here.
+        # Not before: the changes read so far belong to the database that is identified here.
         IdentityCheck(self._source, self._fetcher, identity, put=pieces.append, warn=self._warn).confirm()
         return [change for piece in pieces for change in piece.changes]
 

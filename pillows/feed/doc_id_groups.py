@@ -53,7 +53,7 @@ class DocIdGroups:
         self._held.append((at, seq))
 
     def find_covered(self, began_at: float) -> Seq | None:
-        """Return the newest position whose changes every group has returned; None if there is no new one.
+        """Return the newest position up to which every group has returned its changes; None if it is not new.
 
         Args:
             began_at: monotonic seconds when the round began that has ended now.

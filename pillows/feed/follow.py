@@ -76,7 +76,7 @@ class Follower:
 
         Raises:
             RetryableError: a response failed.
-            FatalError: reading cannot go on.
+            FatalError: reading cannot continue.
         """
         cursor.following = True
         began_at = self._clock.monotonic()
@@ -128,13 +128,13 @@ class Follower:
     def _read_response(
         self, cursor: ReadCursor, query: str, parser: ChangesParser, *, is_endless: bool
     ) -> tuple[int, float | None]:
-        """Hand over the rows of a response block by block.
+        """Yield the rows of a response to the consumer, block by block.
 
         Args:
             cursor: the reading.
             query: of the request.
             parser: of the response.
-            is_endless: whether the response may go on for ever; then it is left at its maximum life.
+            is_endless: whether the response may never end; it is then closed at its maximum age.
 
         Returns:
             The number of rows, and the monotonic seconds of the first byte; None if there was none.

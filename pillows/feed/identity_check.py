@@ -130,7 +130,7 @@ class IdentityCheck:
             raise make_recreated_error(self._source.options.database, "it lacks the identity token.")
 
     def _report_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
-        """Report changes that are no reason to stop. Nodes behind one address may have different uuids."""
+        """Report identity changes that need no stop. Nodes behind one address may have different uuids."""
         if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._warn("source.other_server", details)
@@ -177,7 +177,7 @@ class IdentityCheck:
         return purges > len(listed) or purges > self._source.read_purges_limit()
 
     def _find_new(self, listed: Sequence[PurgeInfo], purges: int) -> list[str]:
-        """Return the ids of the purges since the last look; of all that are listed if those can't be told."""
+        """Return the ids of the purges since the last call; of all listed ones if the new are unknown."""
         now = Counter(listed)
         new = now - self._listed
         self._listed = now

@@ -8,8 +8,8 @@ From five deletions for each document on, the list is faster. The order proves t
 3. the documents are listed by `_all_docs`, and each is fetched by its id in its current state;
 4. the feed is read from the position.
 
-What changes during the listing comes again with the feed. What was deleted before the position is not listed,
-and has no rows, since the outputs were empty. A position in the listing is a `Seq` too, so the checkpoint
+Changes during the listing arrive again with the feed. Documents deleted before the position are not listed;
+they have no rows, since the outputs were empty. A position in the listing is a `Seq` too, so the checkpoint
 holds it like any other: the position of the feed, and the last id under the watermark.
 """
 
@@ -182,11 +182,11 @@ class Listing:
         return ListingPosition(token=self._source.probe("now").seq).to_seq()
 
     def run(self, cursor: ReadCursor, position: ListingPosition) -> None:
-        """List the documents from a position on; the feed goes on from the token.
+        """List the documents from a position; afterwards the feed continues from the token.
 
         Raises:
             RetryableError: the response was cut off; its complete rows were handed over.
-            FatalError: reading cannot go on.
+            FatalError: reading cannot continue.
         """
         if position.after is None and self._source.read_info().copies != 1:
             self._clock.wait(cursor.stop, self._options.join_overlap)

@@ -51,7 +51,7 @@ class SourceOptions(Options):
             as wildcards. CouchDB's own, such as `_users`, must be written out.
         exclude: names or globs of databases that are left out.
         max_active: most databases that are read at the same time.
-        sweep: how often every database is looked at, beside `_db_updates`.
+        sweep: interval at which every database is checked, in addition to `_db_updates`.
         poll: the same on a server without `_db_updates`, or that shows it to administrators only.
         on_deleted: what becomes of the rows of a database that was deleted or excluded.
         since: where a pillow without a checkpoint begins: `beginning`, `now`, or a position.

@@ -26,13 +26,13 @@ from pillows.models import Change, ChangeBatch
 STALLED_SECONDS = 240.0
 
 #: After a stop, a page is awaited while its bytes arrive at least this often; at the head of the feed, only
-#: what has been sent already is read.
+#: data that has already arrived is read.
 QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
 
 
 class StalledError(Exception):
-    """The consumer took nothing for so long that the server would close the connection."""
+    """The consumer was idle for so long that the server would close the connection."""
 
 
 class BoundedQueue:
@@ -154,7 +154,7 @@ class ReadCursor:
     def hand_over(self, batch: ChangeBatch) -> None:
         """Hand over a batch at the head with its documents, and advance to its position.
 
-        What was read before, page by page, has been handed over: the loader is empty.
+        All pages read before were passed on: the loader is empty.
         """
         for change in batch.changes:
             if change.raw is None and not change.deleted and self._wants(change):

@@ -20,9 +20,9 @@ _BLOCK_BYTES = 65536
 
 
 class RecordedFeed:
-    """Recorded responses, one after the other, as if they were pages of one database.
+    """Recorded responses, read in sequence as pages of one database.
 
-    Bodies of `feed=normal`, `longpoll` and `continuous` are told apart by their first line. Every
+    Bodies of `feed=normal`, `longpoll` and `continuous` are distinguished by their first line. Every
     document must be in the recording (`include_docs=true`). See `Feed` for the contract of the methods.
 
     Args:

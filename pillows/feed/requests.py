@@ -47,13 +47,13 @@ class Page:
 def plan_page(
     source: SourceOptions, average_bytes: float, *, include_docs: bool, most: int | None = None
 ) -> Page:
-    """Return the next page.
+    """Return the size of the next page.
 
     Args:
         source: how the database is read.
         average_bytes: size of documents so far.
         include_docs: whether rows include the documents.
-        most: rows that are wanted at most, rounded up to a position.
+        most: most rows to request, rounded up to a row with a position; None for no limit.
     """
     rows = source.page if most is None else min(source.page, _round(most + INTERVAL - 1))
     if source.max_rate is not None:  # a page is read at full speed, and waited for afterwards

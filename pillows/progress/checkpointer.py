@@ -129,7 +129,7 @@ class Checkpointer:
         """Move the checkpoint over acknowledged changes; save it if that is due.
 
         Args:
-            move: how far the watermark moved.
+            move: the progress of the watermark.
             committed: the checkpoint that a transactional target saved with the rows of this move.
 
         Raises:

@@ -1,7 +1,7 @@
 """How far a tail is behind its source in time, and how fast it goes.
 
-CouchDB's rows carry no time, so the age of a change in the source is not known. What is known: when a change
-arrived, and when the feed was at the head, which means that everything before that moment had arrived.
+CouchDB's rows carry no time, so the age of a change in the source is not known. Two times are known: when a
+change arrived, and when the feed was at the head, so that everything before had arrived.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Rate:
         self.start()
 
     def start(self) -> None:
-        """Begin anew."""
+        """Forget all times."""
         self._began_at = self._clock.monotonic()
         self._counts.clear()
 
@@ -92,8 +92,8 @@ class Lag:
         Args:
             batch: the batch; may be empty.
             is_well: whether the feed reads; False while it waits for a retry.
-            last_byte_at: monotonic seconds of the last byte from the source. A silent source may have
-                changes that nobody sent.
+            last_byte_at: monotonic seconds of the last byte from the source. A silent source may have unsent
+                changes.
         """
         if not is_well:
             self._reached_head = False
@@ -117,10 +117,10 @@ class Lag:
         self._rate.add(changes)
 
     def seconds(self, oldest_arrived_at: float | None) -> float | None:
-        """Return the time since every change that there was had been acknowledged.
+        """Return the seconds since every existing change was acknowledged.
 
-        At the head that is the age of the oldest change which is not; 0 if there is none. Anywhere else it
-        goes back to the moment when the tail was last at the head.
+        At the head it is the age of the oldest unacknowledged change; 0 if there is none. Elsewhere it is the
+        time since the tail was last at the head.
 
         Args:
             oldest_arrived_at: monotonic seconds when that change arrived; None if all are acknowledged.

@@ -12,10 +12,10 @@ from pillows.clock import Clock
 from pillows.errors import StoppedError
 from pillows.user_code import confine
 
-#: A wait shows signs of life at least this often; a watcher restarts what is silent for a minute.
+#: A wait gives signs of life at least this often; a tail that is silent for a minute is restarted.
 TICK_SECONDS = 5.0
 
-#: An answer that is on its way when a stop comes may still take so long.
+#: After a stop, longest wait for an answer that is on its way.
 LAST_SECONDS = 0.3
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class StopAwareWaiter:
     def run_cancellable(self, attempt: Callable[[], T]) -> T:
         """Call `attempt` in a greenlet of its own, which ends soon after a stop.
 
-        For what may be given up at any point: a request that only reads.
+        Use this only for calls that may be given up at any point, such as requests that only read.
 
         Raises:
             StoppedError: a stop ended it.

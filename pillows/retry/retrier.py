@@ -40,7 +40,7 @@ class Retrier:
         A stop ends only the waits: a write itself is finished.
 
         Args:
-            where: what the observer is told: a transport's name, `checkpoint` or `source`.
+            where: for the observer: a transport's name, `checkpoint` or `source`.
             attempt: writes.
 
         Raises:

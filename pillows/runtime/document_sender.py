@@ -17,7 +17,7 @@ from pillows.pillow import estimate_size_bytes
 from pillows.progress.watermark import PendingRange
 from pillows.retry.retrier import Retrier
 
-#: Interval at which the acknowledgements are looked at.
+#: Interval at which the acknowledgements are checked.
 _STEP_SECONDS = 0.02
 
 
@@ -58,7 +58,7 @@ class DocumentSender:
         """Read documents, retrying while the source is away, and write them.
 
         Raises:
-            FatalError: the run can't go on.
+            FatalError: the run can't continue.
             StoppedError: a stop was requested.
         """
         self.write(self._retrier.retry_write("source", lambda: self.read(ids)))
@@ -87,7 +87,7 @@ class DocumentSender:
         """Carry changes, and return once every target has acknowledged them, or dead letters are stored.
 
         Raises:
-            FatalError: the run can't go on.
+            FatalError: the run can't continue.
             StoppedError: a stop was requested.
         """
         if not changes:

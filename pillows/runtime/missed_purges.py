@@ -1,7 +1,7 @@
 """Close the gap when purges were missed: while pillowd was down, more were made than the source still lists.
 
 CouchDB's feed has no row for a purge, and the source keeps a limited number of them (`purged_infos_limit`).
-What they have removed from it stays in the targets. So the documents that each target holds are looked up in
+Documents of dropped purges stay in the targets. So the documents that each target holds are looked up in
 the source. Those that are absent twice, longer apart than any copy of the database lags, are deleted in the
 targets like other purged documents.
 
@@ -69,7 +69,7 @@ class MissedPurges:
         source: looks documents up.
         make_transports: makes transports that list what the targets hold; they are closed here.
         retrier: retries unreachable servers; has the observer.
-        options: how far it goes.
+        options: limits the automatic repair.
         start: starts the job beside the tail; its errors end the tail.
         note: receives why the targets may differ from the source; "" when they don't.
         is_ours: whether a document is one of the tail's; the others are left alone.
@@ -146,7 +146,7 @@ class MissedPurges:
 
         Raises:
             FatalError: more documents are absent than are removed without asking.
-            PurgesMissedError: a target can't tell what it holds.
+            PurgesMissedError: a target can't list its documents.
             StoppedError: a stop was requested.
         """
         purges, documents = self._purges, 0

@@ -68,7 +68,7 @@ class Redelivery:
             The seconds until something is due again; None if nothing ever is.
 
         Raises:
-            FatalError: the tail cannot go on.
+            FatalError: the tail cannot continue.
             StoppedError: a stop was requested while something was retried.
         """
         try:
@@ -80,7 +80,7 @@ class Redelivery:
         return None if seconds is None else max(DUE_SECONDS, seconds)
 
     def once(self) -> int:
-        """Redeliver what is due now; return the number of dead letters."""
+        """Redeliver the due dead letters; return their number."""
         dead_letters = self._dead_letters.claim_due(self._tail, at_most=self._group)
         if not dead_letters:
             return 0

@@ -143,8 +143,8 @@ class TailStartup:
     def _placed(self, checkpoint: Checkpoint, facts: start_decision.StartupFacts) -> Checkpoint:
         """Return the checkpoint, at the first position of the source if a pass into empty outputs begins.
 
-        Outputs that hold anything may hold a document that is deleted now, which only the feed tells; and
-        so may targets that remember nothing.
+        Outputs with rows may hold a document that is deleted by now, and only the feed reports that. The same
+        is true for targets without a memory of versions.
         """
         if checkpoint.pass_done or checkpoint.seq != Seq.BEGINNING or not start_decision.are_empty(facts):
             return checkpoint
@@ -158,7 +158,7 @@ class TailStartup:
         return self._retrier.retry_write("checkpoint", partial(self._keep, checkpoint, stored))
 
     def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
-        """Save the checkpoint that the run begins with; return what was saved.
+        """Save the checkpoint that the run begins with, and return it.
 
         A copy from a target may have been edited before the state directory was lost. The store
         takes an edited checkpoint only as another edit.
@@ -210,7 +210,7 @@ def identity_of(checkpoint: Checkpoint) -> DatabaseIdentity:
 
 
 def check_concurrent_writes(transports: Sequence[Transport], max_in_flight: int) -> None:
-    """Refuse several batches in flight where a transport writes one after the other.
+    """Refuse several batches in flight if a transport writes them one at a time.
 
     Raises:
         ConfigError: one does.

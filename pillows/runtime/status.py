@@ -26,13 +26,13 @@ class TailStatus:
     Attributes:
         pillow, source: its key.
         state: its state.
-        reason: why, where the state needs one (what is retried, what failed and the remedy).
+        reason: the reason for the state, if it has one (what is retried, what failed and the remedy).
         seq: the saved position; None before the first.
         changes: changes taken since the tail was first started.
         pending: the server's number of changes that are not acknowledged; None if unknown.
-        lag_seconds: time since every change that there was had been acknowledged: 0 at the head with nothing
-            in flight. It grows whenever the tail is not at the head, whatever the reason. A tail that was
-            never there counts from its first start in this process; None if it has none.
+        lag_seconds: seconds since every existing change was acknowledged: 0 at the head with nothing in
+            flight. It grows while the tail is not at the head, for any reason. A tail that was never there
+            counts from its first start in this process; None if it has none.
         changes_per_second: acknowledged changes, on average over the last 30 s; None if it does not run.
         seconds_to_go: until nothing is pending, at that rate and if nothing more is written; None if
             unknown, or nothing moves.

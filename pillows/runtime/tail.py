@@ -26,7 +26,7 @@ class Tail:
 
     Args:
         settings: the values that it runs with.
-        services: what it uses.
+        services: the parts that it uses.
 
     Attributes:
         key: the pillow and its source.

@@ -32,7 +32,7 @@ class TailMonitor:
         ticked_at: monotonic seconds of the last sign of life.
         pending: the server's last number of changes that are not read yet; None if unknown.
         pending_at: monotonic seconds of that answer.
-        lag: how far the tail is behind in time, and its rate.
+        lag: measures the tail's lag and rate.
     """
 
     def __init__(self, key: TailKey, clock: Clock, observer: Observer) -> None:

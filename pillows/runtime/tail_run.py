@@ -50,13 +50,13 @@ class TailRun:
         settings: the tail's.
         services: the tail's.
         monitor: follows what happens.
-        halt: ends the run: what was read is written and checkpointed first.
+        halt: ends the run, after the changes that were read are written and checkpointed.
         trust_equal: see `BatchDelivery`.
 
     Attributes:
         feed: the open feed.
-        progress: what is acknowledged; None until the run has started.
-        retrier: retries what is unreachable.
+        progress: the acknowledged changes; None until the run has started.
+        retrier: retries while a server can't be reached.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TailRun:
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint: run again.
-            SourceChangedError, FatalError: the tail cannot go on.
+            SourceChangedError, FatalError: the tail cannot continue.
             StoppedError: a stop was requested while something was retried.
         """
         with self.open() as pipeline, ExitStack() as stack:
@@ -229,7 +229,7 @@ class TailRun:
     def _outcome_beside(self, pusher: ItemPusher, carrier: Carrier) -> Callable[[Change], Outcome]:
         """Return what finds the outcome of a change that is not of the feed.
 
-        A pipeline counts what it does, so each greenlet has its own.
+        A pipeline has counters, so each greenlet has its own pipeline.
         """
         return (self._build_pipeline(pusher) if isinstance(carrier, Pipeline) else carrier).outcome
 
@@ -312,7 +312,7 @@ class TailRun:
     # --- writing
 
     def _write(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
-        """Write a batch, and act on how far that moved the tail."""
+        """Write a batch, and handle the resulting progress of the tail."""
         self._monitor.tick()
         began = self._services.clock.monotonic()
         self._writes_began.append(began)

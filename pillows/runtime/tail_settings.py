@@ -35,7 +35,7 @@ class TailSettings:
         batch: the bounds of a batch.
         checkpoints: when checkpoints are saved.
         errors: the limits for documents that cannot be written.
-        missed_purges: how far the tail goes by itself after missed purges.
+        missed_purges: limits the automatic repair after missed purges.
         write_timeouts_seconds: transport name -> longest write; see `FanOut`.
         is_part: whether other tails write the other documents of the pillow; see `Transport.take_part`.
     """

@@ -189,9 +189,11 @@ def _renamed(renames: Mapping[str, str]) -> RowOp:
 def _refuse_clashes(names: Sequence[str]) -> None:
     for one, other in combinations(names, 2):
         if split(one) == split(other):
-            raise ValueError(f"two fields are to be named {one!r}; one of them would be lost")
+            raise ValueError(f"two fields would be named {one!r}; rename one of them")
         if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
-            raise ValueError(f"one field is to be named {one!r} and another {other!r}; one would be lost")
+            raise ValueError(
+                f"two fields would be named {one!r} and {other!r}, one inside the other; rename one"
+            )
 
 
 def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:

@@ -50,7 +50,7 @@ class KeepAll(Filter):
         return True
 
     def explain(self, change: Change) -> str:  # noqa: ARG002 - it keeps whatever comes
-        """Say that there is no filter."""
+        """Describe the absence of a filter."""
         return "there is no filter"
 
 

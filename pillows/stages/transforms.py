@@ -93,7 +93,7 @@ class Chain(Transform):
         self._left = tuple(output for output in outputs if output not in filled)
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """Return what comes out of the last step."""
+        """Return the result of the last step."""
         # A function may change its argument, so it does not get the body that a filter has parsed.
         value: Any = copy_doc(document) if self._calls_python else document.doc
         children: dict[str, Sequence[Row]] = {}
@@ -121,8 +121,8 @@ class Chain(Transform):
 class ChunkedTransform(Transform):
     """Asks a python function about many documents at once.
 
-    It is called where batches are written, with what has arrived: up to `chunk` documents under load,
-    a single one as soon as the feed has nothing more. So there is nothing to wait for.
+    It is called when a batch is written, with the documents that have arrived: up to `chunk` under load, or a
+    single one if the feed has no more. So documents never wait for others.
 
     Args:
         function: gets a list of documents, returns as many results, each as the module says.
@@ -151,7 +151,7 @@ class ChunkedTransform(Transform):
     def many(self, documents: Sequence[Document]) -> list[Mapping[str, Sequence[Row]] | Exception]:
         """Return the rows of each document, in order, or what the function raised for it.
 
-        A call that fails is made again for each document alone, so that the others go on.
+        A failed call is repeated for each document alone, so that only the bad document fails.
         """
         results: list[Mapping[str, Sequence[Row]] | Exception] = []
         for at in range(0, len(documents), self.chunk):
@@ -179,10 +179,10 @@ class ChunkedTransform(Transform):
 
 
 def routed(result: Any, outputs: Sequence[str]) -> Mapping[str, Sequence[Row]]:
-    """Return output -> rows, from what a transform function returned.
+    """Convert the result of a transform function to output -> rows.
 
     Raises:
-        PermanentError: it returned something else.
+        PermanentError: the result has another type.
     """
     if len(outputs) == 1:
         return {outputs[0]: _rows(result)}
@@ -202,7 +202,7 @@ def routed(result: Any, outputs: Sequence[str]) -> Mapping[str, Sequence[Row]]:
 
 
 def _rows(result: Any) -> Sequence[Row]:
-    """Return one output's rows from what a transform function may return for it."""
+    """Convert the result of a transform function for one output to its rows."""
     if result is None:
         return ()
     if isinstance(result, Mapping):

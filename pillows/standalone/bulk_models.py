@@ -19,10 +19,10 @@ class BulkOptions:
         threshold: documents in a bulk.
         jobsbuffersizemax: bulks that may wait until one in flight is done.
         max_bytes: bytes in a bulk; a single larger document goes alone.
-        max_age_seconds: a bulk that is not full is sent after so long.
+        max_age_seconds: a bulk that is not full is sent after this time.
         max_in_flight: bulks in flight. 1 keeps the order of pushes. With more, the documents of one id keep
             theirs.
-        max_tries: how often a bulk is tried before the error is raised to the caller; None: for ever.
+        max_tries: how often a bulk is tried before the error is raised to the caller; None: forever.
         on_conflict: `skip` (listed in the counts), `overwrite` with the revision that is there, or `fail`. Of
             databases only.
         create: create a missing database. Of databases only.

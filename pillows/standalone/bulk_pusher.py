@@ -82,13 +82,13 @@ class BulkPusher:
     """Pushes documents to a CouchDB database, or to whatever a function writes to.
 
     Args:
-        target: URL of a database, with user and password if need be; or a function that writes a batch
-            and returns what became of it (None: all written), raising `RetryableError` for what may
-            succeed later.
+        target: URL of a database, with user and password if need be; or a function that writes a batch and
+            returns its outcome (None: all written). It raises `RetryableError` if a later attempt may
+            succeed.
         options: how the documents are pushed.
         clock: for waits.
-        observer: is told of every bulk and every retry.
-        name: what the observer is told as the pillow.
+        observer: receives every bulk and every retry.
+        name: the pillow's name for the observer.
     """
 
     def __init__(

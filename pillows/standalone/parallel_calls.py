@@ -89,7 +89,7 @@ class ThreadCalls:
             worker.end()
 
     def abandon(self) -> None:
-        """Begin without threads: in a forked child there are none."""
+        """Start without threads: a forked child has none."""
         self._lock = threading.RLock()
         self._workers: defaultdict[int, _Worker] = defaultdict(_Worker)
         register_for_fork(self)

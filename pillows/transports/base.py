@@ -12,7 +12,7 @@ promises:
    stored write version, whether that is equal (a replay; nothing is written) or higher. Of several
    entries of one id in a batch only the newest counts (`newest`).
 3. **Per-document outcomes.** A document that can never be written is in `dead`; the rest of the batch
-   is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
+   is written. A document that may succeed later is in `retry`, or the whole call raises RetryableError.
 4. **Idempotent.** The same batch may come again, after any failure, in whole or in part.
 5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout. A greenlet killed in
    `write` leaves whole documents only, and the next call works.
@@ -57,7 +57,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetState:
-    """What a target remembers of a pillow when it is opened.
+    """The state of a pillow that a target has stored, read when it is opened.
 
     Attributes:
         epoch: the highest epoch that this pillow wrote under; None if it never wrote.
@@ -65,9 +65,9 @@ class TargetState:
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
         unreadable: why that copy cannot be read; "" if it can.
         missing_outputs: outputs that are missing, or hold no state of this pillow, although the target does.
-        foreign_epoch: the highest epoch of other writers; None if there are none. Looked up only if this
-            pillow never wrote.
-        changed: what was changed in outputs that exist, because the configuration was.
+        foreign_epoch: the highest epoch of other writers; None without any. Read only if this pillow never
+            wrote.
+        changed: the changes made to existing outputs, because the configuration has changed.
     """
 
     epoch: int | None = None

@@ -63,7 +63,7 @@ select a.target, a.id, 'altered' from altered a join source s on s.id = a.id
 where a.target = :target and not s.dead
 """
 
-# What has rows somewhere, as far as is known, so that there are contents to compare.
+# Documents known to have rows somewhere, so that there are contents to compare.
 _COMPARABLE = "not dead and (outputs is null or outputs != 0)"
 
 _KEPT = """

@@ -55,7 +55,7 @@ class TargetReport:
         counts: kind of difference -> how many.
         examples: kind of difference -> some ids.
         kept: documents with rows that outlived them in the source, as `ignore` has it.
-        incomparable: why its contents were not compared; "" if they were, or nobody asked.
+        incomparable: why its contents were not compared; "" if they were, or if that was not requested.
     """
 
     target: str

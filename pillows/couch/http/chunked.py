@@ -23,7 +23,7 @@ class ChunkDecoder:
 
     Attributes:
         is_over: whether the body has ended.
-        error: why the body is not a valid one any more; None while it is. What came before is valid.
+        error: why the body is invalid; None while it is valid. The data before the error is valid.
     """
 
     __slots__ = ("_in_trailer", "_is_between", "_left", "_rest", "error", "is_over")

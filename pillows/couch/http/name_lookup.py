@@ -1,4 +1,4 @@
-"""Look names up in threads of their own, so that dead name servers hold up nobody else.
+"""Look up names in separate threads, so that dead name servers delay only their own requests.
 
 gevent's own resolver shares ten threads with files, SQLite and compression, and a name whose servers do not
 answer takes one of them for up to half a minute.

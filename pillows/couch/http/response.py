@@ -190,7 +190,7 @@ class StreamingResponse:
 def read_bounded(response: urllib3.HTTPResponse, max_bytes: int) -> bytes:
     """Return the body of an unread response, decompressed, in pieces that let other greenlets run.
 
-    What is longer than `max_bytes` is cut off a little behind it.
+    A longer body is cut off shortly after `max_bytes`.
 
     Raises:
         FloodError: the server sends, but nothing of the body.

@@ -184,7 +184,7 @@ class _Counted:
 
 
 class _CountedPool:
-    """A pool that tells its connections where their sockets are counted."""
+    """A pool that gives its connections the counter of their sockets."""
 
     def __init__(self, *args: Any, sockets: WeakSet[socket.socket], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

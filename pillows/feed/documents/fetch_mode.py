@@ -11,12 +11,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 #: A lap ends after this many rows or seconds: long enough that responses in flight at its ends hardly matter.
-#: Seconds, too: a thousand large documents tell as much as ten thousand small ones.
+#: The limit in seconds ends laps of large documents, which need fewer rows for a reliable rate.
 LAP_ROWS = 10_000
 LAP_SECONDS = 2.0
 
-#: A trial is shorter: one in so many of the pending changes, so that the slower mode costs next to nothing.
-#: With so few that it would tell nothing, there is no trial.
+#: A trial is shorter: this fraction of the pending changes, so that the slower mode costs very little. If few
+#: changes are pending, there is no trial.
 TRIAL_SHARE = 100
 MIN_TRIAL_ROWS = 1_000
 

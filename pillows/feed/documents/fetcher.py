@@ -51,7 +51,7 @@ FetchKey = tuple[str, str, int]
 
 
 class LaggingError(RetryableError):
-    """The database does not have the version that its feed has told."""
+    """The database does not have the version that its feed reported."""
 
 
 class _KnownRow(msgspec.Struct):

@@ -105,7 +105,7 @@ class DocumentLoader:
         self._failure: Exception | None = None
 
     def add(self, batch: ChangeBatch) -> None:
-        """Add a batch, and hand over what is ready.
+        """Add a batch, and yield the batches that are ready.
 
         Raises:
             RetryableError: a fetch failed; nothing from there on is handed over.

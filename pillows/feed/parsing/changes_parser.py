@@ -22,8 +22,8 @@ from pillows.models import Change
 #: Longest line in bytes unless configured: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.
 MAX_LINE_BYTES = 64 * 2**20
 
-#: What is kept of a longer row: all before its document. It is read on to its end, up to so many times the
-#: longest line, since a line without an end must be given up.
+#: Bytes kept of a longer row: everything before its document. The rest is read and dropped, up to this
+#: multiple of the longest line, since a line may never end.
 MAX_HEAD_BYTES = 2**20
 CUT_FACTOR = 16
 
@@ -133,7 +133,7 @@ class _Row(msgspec.Struct, gc=False):
 
 
 class _LargeRow(msgspec.Struct):
-    """What a long row may be long by: its document alone."""
+    """The beginning of a long row: only its document may be long."""
 
     changes: msgspec.Raw
     seq: msgspec.Raw = _NULL
@@ -144,7 +144,7 @@ class ResponseEnd(msgspec.Struct, frozen=True):
 
     Attributes:
         last_seq: the position after the last row.
-        pending: how many changes are behind it, if the server says so.
+        pending: number of changes after it, if the server reports it.
     """
 
     last_seq: str | int | list[Any]
@@ -223,7 +223,9 @@ def _to_seq(value: object) -> Seq:
     """
     seq = Seq.of(value)
     if len(seq.json) > MAX_SEQ_BYTES:
-        raise MalformedFeedError(f"The feed sent a position of {len(seq.json)} characters.")
+        raise MalformedFeedError(
+            f"The feed sent a position of {len(seq.json)} characters; at most {MAX_SEQ_BYTES} are allowed."
+        )
     return seq
 
 

@@ -1,4 +1,4 @@
-"""Salvage id, revisions and position of a row that is damaged or too long, so that the feed goes on.
+"""Recover id, revisions and position of a row that is damaged or too long, so that reading continues.
 
 CouchDB never sends invalid JSON, but proxies that rewrite it do: NaN, invalid UTF-8, half of a surrogate
 pair.

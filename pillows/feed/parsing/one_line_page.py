@@ -10,7 +10,7 @@ from pillows.clock import Turn
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
 _ARRAY = re.compile(rb"\s*:\s*\[")
 
-#: Tokens read between two looks at the time.
+#: Tokens that are read between two checks of the time.
 _TURN_TOKENS = 2000
 
 

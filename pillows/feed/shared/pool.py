@@ -80,7 +80,7 @@ class FeedPool:
         self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
     def get_client(self, connection: CouchConnection) -> CouchClient:
-        """Return the client of a connection, which whoever uses it acquires and releases."""
+        """Return the client of a connection. Its users acquire and release it."""
         if connection not in self._clients:
             self._clients[connection] = CouchClient(connection, clock=self._clock)
         return self._clients[connection]

@@ -89,8 +89,8 @@ class Subscriber:
 
         Args:
             stop: asks for a stop.
-            drain: called then; returns whether the feed ends for its sake, so that what has been sent already
-                still arrives.
+            drain: called then; returns whether the feed ends because of it, so that data already sent still
+                arrives.
         """
         stopping = False
         stop.rawlink(self._wake)

@@ -3,11 +3,11 @@
 A rebuild fills build N + 1 beside the live build N, by a tail of its own: `cases~2` of the pillow `cases`.
 Its outputs have names of their own, made of the configured ones and the number; `OutputOptions.build` says
 which build is meant. An exchange gives the incoming build the configured names, and the outgoing build
-those of its number: what was `cases` is `cases~1` then. The way back is the same exchange the other way
+those of its number: `cases` becomes `cases~1`. The way back is the same exchange the other way
 round.
 
 A transport that can do that in one step that readers do not notice returns a `BuildSwitch`
-(`Transport.make_switch`). The target itself tells whether an exchange was done, so an interrupted one is
+(`Transport.make_switch`). The target itself records whether an exchange was done, so an interrupted one is
 simply repeated.
 """
 

@@ -1,6 +1,6 @@
-"""The manifest of a tail's files: its checkpoint, and how far each file is acknowledged.
+"""The manifest of a tail's files: the checkpoint, and the acknowledged length of each file.
 
-One small JSON file, replaced as a whole. Its replacement acknowledges a batch, in all files at once.
+One small JSON file, which is replaced as a whole. That acknowledges a batch in all files at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         pillow, source: whose files these are.
         epoch: the greatest epoch that was acquired.
         checkpoint: the tail's checkpoint; None before the first.
-        files: file name -> how far it is acknowledged.
+        files: file name -> acknowledged length.
     """
 
     format: int
@@ -63,8 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def advance(self, checkpoint: Checkpoint | None, files: Mapping[str, FileState]) -> Manifest:
         """Return the manifest with these files' acknowledged lengths, and the checkpoint if one is given.
 
-        A file that is no output any more stays in the manifest: if it becomes one again, nothing of it
-        may be cut off.
+        A file that is no longer an output stays in the manifest: if it becomes one again, its lines must not
+        be cut off.
         """
         files = self.files | dict(files)
         if checkpoint is None:

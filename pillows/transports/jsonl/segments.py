@@ -118,7 +118,7 @@ class SegmentedFile:
         return (self.number + 1, 0) if full else (self.number, self._written)
 
     def acknowledge(self) -> None:
-        """Count the appended bytes as acknowledged, once the manifest says so, and finish a full segment."""
+        """Count the appended bytes as acknowledged, after the manifest was saved; finish a full segment."""
         number, self.length = self.written
         if number == self.number:
             return

@@ -152,7 +152,7 @@ class JsonlTransport(AppendOnlyTransport):
         )
 
     def _check_not_foreign(self, file: str, segments: SegmentedFile) -> None:
-        """Refuse a file of somebody else: without an acknowledged length, cutting would destroy it."""
+        """Refuse a file that pillowd did not write: without an acknowledged length it would be cut."""
         if self._manifest is not None and file in self._manifest.files:
             return
         for path in (segments.written_path, segments.finished_path):

@@ -1,7 +1,7 @@
 """Writes to topics of Kafka, for other people's consumers; see `encoder` for the messages.
 
-At least once, in order for each id. A message of a batch decides about its own document only: what the
-brokers refuse for good is a dead letter, what they do not acknowledge is written again.
+At least once, in order for each id. Each message affects only its own document: if the brokers refuse it for
+good, it becomes a dead letter; if they do not acknowledge it, it is sent again.
 """
 
 from __future__ import annotations

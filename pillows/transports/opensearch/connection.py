@@ -93,7 +93,7 @@ class Node(LibraryNode):
         """Log nothing."""
 
     def log_request_fail(self, *_args: Any, **_more: Any) -> None:
-        """Log nothing: the pillow tells of its retries."""
+        """Log nothing: the pillow reports its retries."""
 
     def _raise_warnings(self, warning_headers: Any) -> None:
         """Ignore deprecations, which concern us and not the operator."""

@@ -106,7 +106,7 @@ class CheckpointRow:
 
     @cached_property
     def lock_query(self) -> bytes:
-        """Locks the fence until the end of the transaction: `require_fence` then looks at the result.
+        """Locks the fence until the end of the transaction; `require_fence` then checks the result.
 
         Parts take turns: a document that has changed its part may be in two transactions, and what one has
         read must stay valid until it commits. Without parameters, so that it is sent with `begin`.
@@ -126,7 +126,7 @@ class CheckpointRow:
         """Make sure that `lock_query` found the fence.
 
         Raises:
-            FencedError: somebody else has it, or nobody ever took it.
+            FencedError: another process has the fence, or it was never taken.
         """
         self._require_row(cursor.rowcount)
 
@@ -134,7 +134,7 @@ class CheckpointRow:
         """Save the checkpoint with the transaction.
 
         Raises:
-            FencedError: somebody else has the fence.
+            FencedError: another process has the fence.
         """
         saved = self._execute(
             cursor,

@@ -25,7 +25,7 @@ from pillows.transports.postgres.options import PostgresConnection
 
 _BEGIN = b"begin isolation level read committed; "
 
-#: Limit for asking the server to stop a query that nobody waits for any more.
+#: Longest time to cancel a query after its caller has given up.
 CANCEL_SECONDS = 2.0
 
 
@@ -36,7 +36,7 @@ class ServerConnection:
         options: of the database.
         application: our name in `pg_stat_activity`.
         prepare: called with a cursor on each new connection before its first transaction; behind a pool of
-            sessions in each transaction. The flag tells that nothing may outlive the transaction.
+            sessions in each transaction. The flag means that nothing may outlive the transaction.
     """
 
     def __init__(

@@ -107,8 +107,8 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
             continue
         if _exists(cursor, Name(table.schema, table.name)):
             raise ConfigError(
-                f"Table {table.path} exists, and is no build of {table.configured_path}.",
-                remedy=f"rename it: build {table.build.number} needs its name; or drop it if nobody needs it",
+                f"Table {table.path} exists, and is not a build of {table.configured_path}.",
+                remedy=f"rename it: build {table.build.number} needs its name; or drop it if it is unused",
             )
         statements.append(_register(builds, table))
     return statements
@@ -195,8 +195,8 @@ def _copy_definition(
 ) -> list[sql.Composed]:
     """Return the statements that create the table of another build like the live one, still empty.
 
-    So it has the indexes, checks, defaults and comments that somebody gave the live one, as far as it has
-    their columns.
+    So it gets the indexes, checks, defaults and comments that were added to the live one, if it has their
+    columns.
     """
     path, live = Name(table.schema, table.name), Name(table.schema, table.live_name)
     found = _get_columns(cursor, live)

@@ -4,13 +4,13 @@ One transaction renames the tables, and in `pillowd_build` and `pillowd_checkpoi
 What remembers the versions of deleted documents (`pillowd_document`) names a table by its guard, which goes
 with the table: so its rows, which may be millions, are not touched.
 
-A rename needs a lock that excludes readers, and whoever comes later waits behind a lock that is waited for:
-behind one long report all readers of the table would stand still. So a lock is waited for only for a
-moment, in all tables together, and the caller tries again later. Everything else is done before; the locks,
-the renames and the commit are one message.
+A rename needs a lock that excludes readers, and later readers queue behind a waiting lock request: one long
+report would block all readers of the table. So the request waits only for a moment, for all tables together,
+and the caller tries again later. Everything else is done before; the locks, the renames and the commit are
+one message.
 
-What refers to a table goes on referring to it under its other name: a view would show the old build for
-ever. So everything that does is an obstacle.
+Objects that refer to a table still refer to it after a rename: a view would show the old build forever. So
+every such object is an obstacle.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class PostgresSwitch(BuildSwitch):
     def _rename_and_commit(self, cursor: psycopg.Cursor, exchange: Exchange) -> None:
         """Lock the live tables against everybody, rename, and commit: in one message.
 
-        While the lock is held, nobody waits for us, however busy or frozen this process is.
+        While the lock is held, other sessions never wait for this process, even if it is busy or suspended.
         """
         lock_ms = max(1, round(LOCK_SECONDS * 1000 / len(self._tables)))
         statements = [sql.SQL("set local lock_timeout = {}").format(sql.Literal(lock_ms))]

@@ -305,7 +305,7 @@ class PostgresTransport(KeyedTransport):
 
     @contextmanager
     def _fenced(self) -> Iterator[psycopg.Cursor]:
-        """Begin a transaction in which nobody else can take the tail's fence."""
+        """Begin a transaction in which no other process can take the tail's fence."""
         with self._server.transaction(self._checkpoint.lock_query) as cursor:
             self._checkpoint.require_fence(cursor)
             yield cursor

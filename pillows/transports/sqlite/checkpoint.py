@@ -67,7 +67,7 @@ class CheckpointRow:
         """Make sure that the fence is ours; it stays so until the end of the transaction.
 
         Raises:
-            FencedError: somebody else has it, or nobody ever took it.
+            FencedError: another process has the fence, or it was never taken.
         """
         found = db.execute(
             "SELECT fence FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",

@@ -81,7 +81,7 @@ class SqliteWorker(SerialWorker):
         """Begin a transaction: committed at the end of the block, rolled back when it raises.
 
         Raises:
-            RetryableError: the file is not open, or nobody waits for the call any more.
+            RetryableError: the file is not open, or the caller has given up.
             StateLostError: the file is not the one that was opened.
         """
         if self._db is None:
@@ -108,10 +108,10 @@ class SqliteWorker(SerialWorker):
             yield db
 
     def check_cancelled(self) -> None:
-        """Refuse to go on if nobody waits for the call any more.
+        """Raise an error if the caller has given up.
 
         Raises:
-            RetryableError: nobody does.
+            RetryableError: the caller has given up.
         """
         if self.is_cancelled:
             raise RetryableError("The write was cancelled.")

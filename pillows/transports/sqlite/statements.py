@@ -155,8 +155,8 @@ class Table:
         self._check(kind[0], found, {column[1] for column in columns if column[5]})
         if not self.build.live and self.guard(db) == self.name:
             raise ConfigError(
-                f"Table {self.name!r} exists, and is no build of {self.live_name!r}.",
-                remedy=f"rename it: build {self.build.number} needs its name; or drop it if nobody needs it",
+                f"Table {self.name!r} exists, and is not a build of {self.live_name!r}.",
+                remedy=f"rename it: build {self.build.number} needs its name; or drop it if it is unused",
             )
         for name, type in self._wanted.items():
             if name.lower() not in found:
@@ -373,11 +373,11 @@ class Table:
 
 
 class StoredVersion:
-    """What a table remembers of a document.
+    """The version that a table has stored for a document.
 
     Args:
         version: the stored write version.
-        has_record: `pillowd_document` has a row of it.
+        has_record: `pillowd_document` has a row for it.
         has_rows: the table may hold rows of it.
     """
 

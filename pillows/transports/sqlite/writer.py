@@ -17,7 +17,7 @@ class SqliteBatchWriter:
     Args:
         db: the connection, in that transaction.
         tables: output -> its table.
-        check_cancelled: called before each document; raises if nobody waits any more.
+        check_cancelled: called before each document; raises if the caller has given up.
     """
 
     def __init__(

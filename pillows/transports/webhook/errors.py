@@ -1,4 +1,4 @@
-"""What a webhook's answer means for the documents of a message. Nothing here waits."""
+"""The meaning of a webhook's answer for the documents of a message. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pillows.errors import RetryableError
 
 
 class StatusVerdict(Enum):
-    """What a status means for the documents of its message."""
+    """The meaning of a status for the documents of its message."""
 
     ACCEPTED = auto()
     RETRY = auto()
@@ -21,7 +21,7 @@ class StatusVerdict(Enum):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a receiver may say of single documents in the body of a 2xx answer.
+    """The results for single documents that a receiver may send in the body of a 2xx answer.
 
     Attributes:
         dead: id -> why it can never be accepted.
@@ -33,7 +33,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def classify_status(status: int) -> StatusVerdict:
-    """Return what a status means.
+    """Return the meaning of a status.
 
     409 is what the IETF's Idempotency-Key draft answers while the first attempt is still in progress;
     408, 425 and 429 ask to wait, too.

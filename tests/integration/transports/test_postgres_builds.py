@@ -209,7 +209,7 @@ def test_a_table_that_has_the_name_of_a_build_by_chance_is_neither_written_nor_d
     fill(make(database, name="name text"), name="mine")
     database.query("create table cases__2 (like cases including all); insert into cases__2 table cases")
     shadow = make(database, SECOND, name="name text")
-    with pytest.raises(ConfigError, match=r"cases__2 exists, and is no build of public\.cases"):
+    with pytest.raises(ConfigError, match=r"cases__2 exists, and is not a build of public\.cases"):
         shadow.open()
     with pytest.raises(ConfigError, match=r"public\.cases__2 is not a build of public\.cases"):
         make(database, name="name text").make_switch().exchange(TO_SECOND)

@@ -109,7 +109,7 @@ def test_a_table_that_has_the_name_of_a_build_by_chance_is_neither_written_nor_d
     )
     fill(theirs, name="theirs")
     shadow = make(path, SECOND, name="name text")
-    with pytest.raises(ConfigError, match="'cases__2' exists, and is no build of 'cases'"):
+    with pytest.raises(ConfigError, match="'cases__2' exists, and is not a build of 'cases'"):
         shadow.open()
     shadow.close()
     with pytest.raises(ConfigError, match=r"cases__2 is not a build of cases"):

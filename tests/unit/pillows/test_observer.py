@@ -117,5 +117,5 @@ def test_the_data_is_shown_to_those_who_look_at_the_time(tmp_path: Any, running:
 
 
 def test_one_observer_may_have_data_observers() -> None:
-    with pytest.raises(ValueError, match="several observers"):
+    with pytest.raises(ValueError, match="only one observer"):
         CompositeObserver([Looking(), Looking()])

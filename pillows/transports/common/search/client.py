@@ -48,7 +48,7 @@ class SearchClient(ABC):
 
     #: The product's name, for messages.
     PRODUCT: ClassVar[str]
-    #: What a search for all documents is sorted by, so that the oldest write versions come first if they can.
+    #: Sort order of a search for all documents: the oldest write versions first, if possible.
     SWEEP_ORDER: ClassVar[str]
 
     @abstractmethod
@@ -128,7 +128,7 @@ def find_version(root: Any) -> Mapping[str, Any]:
 
 
 def find_number(root: Any) -> str:
-    """Return the number of a cluster's version, cut to a length for messages; empty if it has none."""
+    """Return the version number of a cluster, shortened for messages; "" if it has none."""
     return str(find_version(root).get("number", ""))[:40]
 
 

@@ -91,7 +91,7 @@ def encode_operations(
         output: its name.
         epoch: the epoch to write under.
         deleted_at_ms: the time in tombstones; None if deletes leave none.
-        deleted_field: the field that no document may have, since it tells deleted ones.
+        deleted_field: the field that marks deleted documents; no document may have it.
         connection: the source's connection, if documents of several databases come; see `Transport.share`.
 
     Returns:

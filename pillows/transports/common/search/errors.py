@@ -46,7 +46,7 @@ _CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
 class ItemVerdict(Enum):
-    """What an answer means for one operation."""
+    """The meaning of an answer for one operation."""
 
     APPLIED = "applied"
     REFUSED = "refused"  # the index has this version or a newer one

@@ -1,8 +1,8 @@
 """Keep a document whose field does not fit the mapping: the field moves aside, the others are indexed.
 
 A mapping decides by the first value whether a field is an object or a single value, and refuses documents
-with the other. Nothing but the reason says which field it was, so what it names is looked for among the
-fields of the document; if none is named, all move. Nothing here waits.
+with the other. Only the text of the error names the field, so the fields of the document are searched for
+that name; if none is named, all move. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import msgspec
 from pillows.strict_json import run_deeply
 from pillows.transports.common.search.encoder import Operation
 
-#: The field with what does not fit: kept in the document, but not indexed.
+#: The field for misfits: kept in the document, but not indexed.
 UNINDEXED = "pillowd_unindexed"
 
-#: Its definition in the mapping. The servers take anything there, and look at nothing.
+#: Its definition in the mapping. Servers accept any value there, and do not parse it.
 UNINDEXED_MAPPING: Mapping[str, object] = {"type": "object", "enabled": False}
 
 #: How often fields of a document move aside before all that are left do.

@@ -142,7 +142,7 @@ class SearchTransport(KeyedTransport):
         return replace(state, empty=False)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
-        """Store epoch and number of edits in the `_meta` of every index; there is no fence."""
+        """Store the epoch and the number of edits in the `_meta` of every index. There is no fence."""
         loading = checkpoint.first_pass and not checkpoint.pass_done
         for index in self._get_indices().values():
             index.acquire(epoch=checkpoint.epoch, edits=checkpoint.edits, loading=loading)

@@ -55,7 +55,7 @@ Conflict = tuple[Operation, Mapping[str, Any]]
 
 
 class _Pending:
-    """What is left to be done for the operations of one call.
+    """The remaining operations of one call.
 
     Attributes:
         result: gets the outcomes that are final.
@@ -191,8 +191,8 @@ class IndexWriter:
     def _mark(self, removals: Sequence[Operation], result: BulkResult) -> None:
         """Mark the documents that are stored, and remove the others: a late older version is refused then.
 
-        A write needs the whole document, so what is stored is read first. If that changes meanwhile, it is to
-        a version that the mark outranks, or to one that refuses it.
+        A write needs the whole document, so the stored one is read first. If it changes meanwhile, its new
+        version is either lower than that of the mark, or higher, and then the mark is refused.
         """
         start = 0
         while start < len(removals):

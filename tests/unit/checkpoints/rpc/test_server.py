@@ -93,7 +93,7 @@ def test_any_other_error_is_named_and_the_server_goes_on(client):
 
 
 def test_an_unknown_call_and_wrong_arguments_are_errors_of_the_caller(client):
-    with pytest.raises(Exception, match="no call 'nonsense'"):
+    with pytest.raises(Exception, match="unknown call 'nonsense'"):
         client.call("nonsense")
     with pytest.raises(TypeError):
         client.call("fail", nonsense=1)

@@ -1,1 +1,1 @@
-"""One index of a cluster: its name, what it is made of, who owns it."""
+"""One index of a cluster: its name, its definition and its owner."""

@@ -1,4 +1,4 @@
-"""Find what a changed configuration changes in an index that exists, if rows can follow. Pure.
+"""Find the changes that a changed configuration needs in an existing index, if rows allow it. Pure.
 
 Fields can be added, dynamic settings and `_meta` can be changed under the documents that are there. Which
 settings are dynamic, and which fields may be added, is the server's answer: it refuses the others as a whole.
@@ -21,7 +21,7 @@ _HOLDERS = frozenset({"properties", "fields"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexChange:
-    """What is to be changed in an index.
+    """The changes to an index.
 
     Attributes:
         properties: the fields of the root, if some are new; else empty.
@@ -34,7 +34,7 @@ class IndexChange:
     settings: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """Return what is changed, for the operator."""
+        """Describe the changes, for the operator."""
         parts = [f"fields added: {', '.join(self.added)}"] if self.added else []
         if self.settings:
             parts.append(f"settings changed: {', '.join(sorted(self.settings))}")
@@ -85,7 +85,7 @@ def find_settings_change(applied: Mapping[str, Any], wanted: IndexSpec) -> Index
 def choose_index(
     wanted: IndexSpec, owners: Mapping[str, Mapping[str, Any]], shown: Collection[str]
 ) -> tuple[IndexSpec, IndexChange | None]:
-    """Return the index to use, which may have to be created, and what is to be changed in it.
+    """Return the index to use, and the changes to it; it may have to be created.
 
     Args:
         wanted: the configured index.
@@ -98,7 +98,7 @@ def choose_index(
         spec = replace(wanted, build=max(named))
         applied = owners[spec.name].get("spec")
         return spec, find_settings_change(applied, spec) if applied else None
-    # Of several that were written under one epoch, what is searched counts; else the last by name.
+    # Of several indices written under one epoch, use the one that is searched; otherwise the last by name.
     written: dict[tuple[int, bool, str], tuple[IndexSpec, Mapping[str, Any]]] = {}
     for name, owner in owners.items():
         if "spec" in owner:

@@ -18,7 +18,7 @@ from pillows.transports.common.search.index.spec import IndexSpec
 
 
 class IndexUse(StrEnum):
-    """What an index is used for."""
+    """The use of an index."""
 
     SEARCHED = "searched"  # the alias points to it
     CONFIGURED = "configured"  # the configuration names it: a pass fills it, or will
@@ -33,7 +33,7 @@ class IndexInfo:
 
     Attributes:
         name: of the index.
-        use: what it is used for; only an old one may be removed.
+        use: its use; only an old index may be removed.
         documents: in it, tombstones included.
         size_bytes: on all nodes.
         created_at: wall-clock seconds.
@@ -130,7 +130,7 @@ class OldIndices:
         return replace(self._spec, digest=get_owner(index).get("digest", "")).get_build(name)
 
     def _find_use(self, name: str, ours: Mapping[str, Any]) -> IndexUse:
-        """Return what an index is used for.
+        """Return the use of an index.
 
         A daemon may run with an older or newer configuration than ours, and fill an index that the alias does
         not point to yet: it has the highest epoch of its build.

@@ -42,7 +42,7 @@ class IndexState:
         epoch: the highest epoch of a write, here or in the index that the alias points to.
         empty: whether the index holds no document.
         created: whether it was created just now.
-        changed: what was changed in place, because the configuration was; "" if nothing was.
+        changed: the changes made in place, because the configuration has changed; "" without any.
     """
 
     epoch: int | None
@@ -294,7 +294,7 @@ class OwnedIndex:
             ) from error
 
     def _make_unindexed(self) -> dict[str, Any]:
-        """Return the field for what does not fit. The digest is without it: it can be added at any time."""
+        """Return the field for misfits. The digest leaves it out, since it can be added at any time."""
         return {UNINDEXED: UNINDEXED_MAPPING} if self.output.on_misfit == "unindexed" else {}
 
     def _create(self, *, shown: bool) -> None:
@@ -316,12 +316,12 @@ class OwnedIndex:
         except AnswerError as error:
             if get_cause(error.body)[0] == "resource_already_exists_exception":
                 raise RetryableError(
-                    f"The index {self.spec.name} was created by somebody just now."
+                    f"The index {self.spec.name} was just created by another client."
                 ) from error
             raise
 
     def _complete(self, index: Mapping[str, Any], *, shown: bool) -> None:
-        """Give an existing index the aliases that it lacks, and the field for what does not fit."""
+        """Add missing aliases to an existing index, and the field for misfits."""
         properties = self._make_unindexed()
         if not properties.keys() <= index["mappings"].get("properties", {}).keys():
             self._client.change("PUT", self._path("_mapping"), {"properties": properties})
