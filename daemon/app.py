@@ -168,7 +168,7 @@ class Daemon:
         return 1 if supervisor.killed_on_shutdown or self._is_lost else 0
 
     def _until_idle(self, supervisor: Supervisor, force_stop: Event, seconds: float) -> bool:
-        """Tick until no tail runs. Return False if `force_stop` was set, or the time is over."""
+        """Tick until no tail runs. Return False if `force_stop` was set or the time is up."""
         give_up_at = self._clock.monotonic() + seconds
         while supervisor.running:
             if self._clock.monotonic() >= give_up_at or self._clock.wait(force_stop, _DRAIN_STEP_SECONDS):

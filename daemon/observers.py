@@ -41,7 +41,7 @@ class Observers:
         self._clock = clock
 
     def count(self, stack: ExitStack, state_dir: Path) -> None:
-        """Count for metrics, too. Without a listener nobody reads them, and nothing of them is imported.
+        """Count for metrics, too. Without a listener nothing reads metrics, so import nothing of them.
 
         Args:
             stack: ends the sampling of the process.

@@ -38,8 +38,8 @@ class Surroundings:
     Attributes:
         clock: for every duration and wait.
         logs: the log, and the secrets that it masks.
-        notifier: tells the service manager.
-        stop: set when the daemon is to end.
+        notifier: reports the state to the service manager.
+        stop: set when the daemon should end.
     """
 
     clock: Clock

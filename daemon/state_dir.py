@@ -33,7 +33,7 @@ class StateDir:
         audit: who had what done.
         comparisons: the last comparison of each tail with its source.
         rebuilds: the builds of each pillow that was rebuilt.
-        backfills: which documents are to be sent again, and how far that is.
+        backfills: the backfills and their progress.
     """
 
     store: CheckpointStore
@@ -60,7 +60,7 @@ def open_state_dir(
     Raises:
         StoreLocked: another process holds it.
         IntegrityError: a file in it is damaged.
-        StateLostError: it is a cache of another service, or of one while there is none.
+        StateLostError: it is a cache of another service, or the configuration names no service.
         OSError: it cannot be made or read.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

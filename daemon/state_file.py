@@ -22,8 +22,8 @@ class _Header(msgspec.Struct, frozen=True):
 class StateFile:
     """A file, and whose turn it is to change it: `with file: ...; file.write(...)`.
 
-    A write gives way to other greenlets. Whoever changes what is kept computes the change within his turn, or
-    two changes at once would lose one of them.
+    Other greenlets run during a write. So compute a change without waiting, or one of two concurrent changes
+    would be lost.
 
     Args:
         path: of the file; its folder must exist, the file need not.
@@ -52,7 +52,7 @@ class StateFile:
 def read_state_file(path: Path, type: type[T], *, format: int, what: str, remedy: str) -> T:
     """Return the content of a file of JSON.
 
-    Its format is looked at first: a newer pillowd may have written other fields, too.
+    Its format is checked first: a newer pillowd may have written other fields, too.
 
     Args:
         path: of the file.

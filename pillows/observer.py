@@ -24,7 +24,7 @@ class Rewind(StrEnum):
 
 
 class DataObserver:
-    """Base class of what looks at the data itself as it passes."""
+    """Base class of observers that read the documents and rows."""
 
     def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
         """Note changes that the feed has brought, before the filter. Keep none: they hold documents."""
@@ -37,8 +37,8 @@ class Observer:
     """Base class of observers. Implement the hooks that you need.
 
     Attributes:
-        data_observers: those who look at the data at present. Nearly always there are none, and a batch then
-            costs a look at an empty list: a call that does nothing takes three times as long.
+        data_observers: the current data observers. There are usually none, and then a batch only checks an
+            empty list: an empty call would take three times as long.
     """
 
     data_observers: Sequence[DataObserver] = ()

@@ -91,7 +91,7 @@ class OutputOptions(Options):
         return False
 
     def describe_takeover_risk(self) -> str:
-        """Return what must be set before another machine may take over while the first one still writes.
+        """Return the settings without which two machines must not write at the same time during a takeover.
 
         Empty if the output takes no older state over a newer one.
         """
@@ -200,7 +200,7 @@ class SecretAddress(SecretStr):
 
 
 class SecretUrl(SecretAddress):
-    """The URL of a webhook: its query, or a part of the path that nobody could guess, often is a password."""
+    """The URL of a webhook. Its query, or a random part of its path, is often a password."""
 
     def redacted(self) -> str:
         """Return the URL without password, query and long parts of the path."""

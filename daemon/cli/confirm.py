@@ -1,4 +1,4 @@
-"""Say what a command does to each target of a pillow, and ask."""
+"""Print the effects of a command on each target of a pillow, and ask for confirmation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def confirm_effects(
     keyed: str,
     appended: str = "every row is appended once more, to the old ones",
 ) -> None:
-    """Say what an edit does to each target, and ask on a terminal.
+    """Print the effects of an edit on each target; on a terminal, ask for confirmation.
 
     Args:
         config_path: the configuration.

@@ -66,8 +66,8 @@ def call_control(config_path: Path, operation: str, *, writes: bool = False, **a
 def find_control(config_path: Path) -> Callable[[], AbstractContextManager[Call]]:
     """Load the configuration, and return the function that opens the control API; see `open_control`.
 
-    A running daemon keeps its configuration and its socket when the file gets problems. Then the calls go to
-    that daemon, and standard error says so.
+    If the file gets problems, a running daemon keeps its configuration and its socket. The calls then go to
+    that daemon, with a warning on standard error.
 
     Raises:
         ConfigErrors: the configuration has problems, and no daemon answers.

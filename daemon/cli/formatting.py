@@ -30,7 +30,7 @@ _STATUS_COLUMNS = (
 )
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
-#: Characters shown of a token; tokens have up to 4 kB, and the beginning tells them apart.
+#: Characters shown of a token; tokens have up to 4 kB, and the beginning is enough to distinguish them.
 _SEQ_CHARACTERS = 16
 
 
@@ -178,7 +178,7 @@ def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def describe_work(pillow: Mapping[str, Any]) -> str:
-    """Return how far a pillow's backfill and its rebuild are; empty if it has none that goes on."""
+    """Return the progress of a pillow's backfill and rebuild; "" if none is running."""
     parts, backfill, rebuild = [], pillow["backfill"], pillow["rebuild"]
     if backfill is not None:
         of_all = "" if backfill["documents"] is None else f" of {backfill['documents']:,}"
@@ -203,7 +203,7 @@ def _format_verdict(comparison: Mapping[str, Any] | None) -> str:
 
 
 def _describe_comparison(pillow: Mapping[str, Any]) -> str:
-    """Return what the last comparison found; nothing where all was equal, or there is none."""
+    """Return the result of the last comparison; "" if all was equal, or if there was none."""
     comparison = pillow["comparison"]
     if comparison is None:
         return ""

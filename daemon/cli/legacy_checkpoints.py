@@ -34,7 +34,7 @@ def find_position(system: str, text: str, entry: str | None) -> Any:
         entry: the `source` or checkpoint id, if there are several.
 
     Raises:
-        CommandError: there is no position, or more than one, or it is not a token of CouchDB.
+        CommandError: the file has no position or several, or the position is not a token of CouchDB.
     """
     position = SYSTEMS[system](text.removeprefix("\ufeff").strip(), entry)
     if position in (None, "", []):

@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "rebuild": (
         "daemon.cli.commands.operate.rebuild:rebuild",
-        "Build a pillow's outputs anew beside the live ones.",
+        "Build new outputs of a pillow beside the live ones.",
     ),
     "checkpoint": ("daemon.cli.commands.state.checkpoint:checkpoint", "Show and edit checkpoints."),
     "dead-letter": (
@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "preview": (
         "daemon.cli.commands.config.preview:preview",
-        "Show what a pillow would do with real documents.",
+        "Run a pillow on real documents, without writing.",
     ),
     "verify": (
         "daemon.cli.commands.operate.verify:verify",
@@ -89,7 +89,7 @@ _OBJECTS_BETWEEN_LOOKS = 10_000
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Look for no garbage during imports, nor later in what they make: it took a tenth of the start.
+    """Collect no garbage during imports, nor later among their objects: that took a tenth of the start.
 
     Later it is looked for less often than by default. Hardly anything that a document passes through is in a
     cycle, and the looks took a fifteenth of a catch-up.

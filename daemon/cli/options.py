@@ -46,7 +46,7 @@ def find_config(given: Path | None) -> Path:
     """Return the path of the configuration, or `IN_ENVIRONMENT`.
 
     Raises:
-        NotConfiguredError: there is no configuration, or the environment has two.
+        NotConfiguredError: there is no configuration, or the environment names two.
     """
     if given is not None:
         return given
@@ -59,7 +59,7 @@ def find_config(given: Path | None) -> Path:
         return Path(named)
     if os.environ.get(VARIABLE):
         return IN_ENVIRONMENT
-    # What lies in a folder that root happens to be in may be anybody's.
+    # Any user may have put a file into the folder in which root runs the command.
     places = [place for place in PLACES if place.is_absolute() or os.geteuid() != 0]
     for place in places:
         if place.exists():

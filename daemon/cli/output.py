@@ -17,7 +17,7 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def print_usage_error(error: click.UsageError) -> None:
-    """Print the usage and what was wrong to standard error."""
+    """Print the usage and the error to standard error."""
     shown = io.StringIO()
     error.show(shown)
     echo(shown.getvalue(), err=True, nl=False)

@@ -48,7 +48,7 @@ class TopView:
     """The pillows as they are known.
 
     Attributes:
-        lost: why there is no connection to the daemon; empty while there is one.
+        lost: why the daemon can't be reached; "" while it can.
     """
 
     def __init__(self) -> None:

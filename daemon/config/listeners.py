@@ -153,7 +153,7 @@ class TcpOptions(Options):
         names = [token.name for token in self.tokens]
         if len(set(names)) < len(names):
             raise ValueError(
-                "has two `tokens` with the same name; the audit log could not tell them apart: rename one"
+                "has two `tokens` with the same name; the audit log could not distinguish them: rename one"
             )
         return self
 

@@ -6,7 +6,7 @@ The phases, each a function that returns `(value, problems)`:
 2. validate: connections, then pillows, then the rest (`validation`);
 3. cross-check: rules for several keys, or several pillows (`validation.cross_checks`).
 
-Each phase goes on with the parts that are right.
+Each phase continues with the valid parts.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ class NextOptions(Options):
 
     Attributes:
         filter, trigger, transform, attachments: as in the pillow; null for none.
-        transport: as in the pillow: the same transports and places, since what is rebuilt takes their place.
+        transport: as in the pillow, with the same transports and names: the new outputs get these names at
+            the switch.
     """
 
     filter: FilterOptions | None = None
@@ -237,8 +238,8 @@ class CoordinationOptions(Options):
             documents.
         connection: a connection of that type, for the lease or the changes, and for the state.
         service: the name that the daemons have in common.
-        partitions: with `kafka`: parts that the documents of a database are divided into. At most so many
-            daemons run a pillow. It may be raised later.
+        partitions: with `kafka`: number of parts into which the documents of a database are divided. At most
+            this many daemons share a pillow. It may be raised later.
     """
 
     type: Literal["none", "postgres", "kafka"] = "none"

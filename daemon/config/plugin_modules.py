@@ -38,7 +38,7 @@ def add_folders(folders: Sequence[Path]) -> None:
     """Make the modules in these folders importable.
 
     Raises:
-        ConfigError: another user could have written what is in a folder.
+        ConfigError: another user can write to a folder.
     """
     for folder in folders:
         path = str(folder)

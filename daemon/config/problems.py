@@ -42,7 +42,7 @@ class ConfigProblem:
     Attributes:
         place: where to correct it.
         path: the keys that lead there; empty for the whole file.
-        message: what is wrong.
+        message: the problem.
         remedy: what to do about it.
     """
 

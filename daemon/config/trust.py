@@ -18,16 +18,16 @@ def check_file(path: Path) -> None:
     A file that is missing passes.
 
     Raises:
-        ConfigError: somebody else could.
+        ConfigError: another user can.
     """
     _check(path, [path])
 
 
 def check_folder(folder: Path) -> None:
-    """Check that only this user and root can have written what is in a folder; see `check_file`.
+    """Check that only this user and root can write to a folder; see `check_file`.
 
     Raises:
-        ConfigError: somebody else could.
+        ConfigError: another user can.
     """
     inside = (Path(at, name) for at, names, files in os.walk(folder) for name in (*names, *files))
     _check(folder, [folder, *inside])

@@ -43,7 +43,7 @@ class ControlApi:
 
     Attributes:
         clock: as given.
-        tails: the tails that can be named.
+        tails: finds tails by name.
         audit: the audit log.
         snapshots: the states of all tails, one second old at most.
         pillows, databases, checkpoints, dead_letters, repair, rebuilds: the calls by concern.

@@ -2,7 +2,7 @@
 
 `STATE_DIR/audit/NUMBER.jsonl`. Each act has two lines with one `id`: `intent`, which is on disk before
 anything is done, and its end, `done`, `refused` or `failed`. An intent without an end is an act that a crash
-cut short: nobody knows how far it came. Only the process that holds the state directory writes.
+cut short, with an unknown result. Only the process that holds the state directory writes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Actor:
 
     Attributes:
         via: `unix` or `tcp` (a listener), `cli` (a command on the files), `signal`, or `schedule`.
-        uid, pid: the peer's process, where the system says so.
+        uid, pid: the peer's process, if the system reports it.
         token: the name of the client's token.
         address: the client's address.
     """

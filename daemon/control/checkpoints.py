@@ -199,7 +199,7 @@ class CheckpointCalls:
         if what != "reset" or expected is not None:
             raise InvalidRequestError(
                 f"several daemons share {tail}, and each of its partitions has a position of its own",
-                remedy=f"`pillowd checkpoint reset {tail.pillow}`, without a generation, begins anew",
+                remedy=f"`pillowd checkpoint reset {tail.pillow}`, without a generation, creates one",
             )
         shared.reset(tail)
         _log.warning("checkpoint.edited", pillow=str(tail), how=what, before="", seq=str(Seq.BEGINNING))

@@ -23,7 +23,7 @@ class DeadLetterCalls:
     """Lists, retries and discards dead letters.
 
     Args:
-        tails: the tails that can be named.
+        tails: finds tails by name.
     """
 
     def __init__(self, tails: Tails) -> None:
@@ -39,7 +39,7 @@ class DeadLetterCalls:
             limit: most entries of the page.
 
         Raises:
-            InvalidRequestError: `after` is none.
+            InvalidRequestError: `after` is not a valid position.
         """
         return self._listing.page(self._tails.list_with_letters(tail), parse_place(after), limit)
 
@@ -54,7 +54,7 @@ class DeadLetterCalls:
             after: `next` of the page before.
 
         Raises:
-            InvalidRequestError: `after` is none.
+            InvalidRequestError: `after` is not a valid position.
         """
         start = _parse(after, IdPlace) if after else None
         letters = self._tails.state.dead_letters
@@ -164,7 +164,7 @@ def parse_place(text: str) -> Place | None:
     """Return the place that `format_place` formatted; None for an empty text.
 
     Raises:
-        InvalidRequestError: it is none.
+        InvalidRequestError: it is not a valid one.
     """
     return _parse(text, Place) if text else None
 

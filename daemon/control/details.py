@@ -21,7 +21,7 @@ class Details:
         history: of all tails' states.
         transports: the facts of their writes.
         names: returns the names of a tail's transports, in configured order.
-        list_worst: returns the databases of a pillow that need somebody, the worst first.
+        list_worst: returns the databases of a pillow that need attention, the worst first.
     """
 
     def __init__(

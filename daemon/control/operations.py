@@ -100,7 +100,7 @@ class Operations:
         return list(self._all.values())
 
     def get(self, id: str, *, wait_seconds: float = 0.0) -> Operation:
-        """Return an operation, once it has ended or the time is over.
+        """Return an operation once it has ended, or when the time is up.
 
         Raises:
             NotFoundError: there is no operation with that id, or it ended long ago.

@@ -21,7 +21,7 @@ from pillows.runtime.status import State, TailStatus
 
 _log = structlog.get_logger("pillowd.operator")
 
-#: What an operator can request of a tail, and the states that fulfil the request.
+#: The requests of an operator for a tail, and the states that fulfil each.
 Wish = Literal["pause", "resume", "stop", "restart"]
 _GOES = frozenset({State.CATCHING_UP, State.LIVE, State.BACKING_OFF, State.FAILED})
 REACHED: Mapping[Wish, frozenset[State]] = {
@@ -37,7 +37,7 @@ class PillowCalls:
     """Shows, pauses, resumes and restarts pillows.
 
     Args:
-        tails: the tails that can be named.
+        tails: finds tails by name.
         snapshots: of their states.
         clock: for the uptime of the daemon.
         details: all facts of a tail; None if the calls work on the files alone.

@@ -19,7 +19,7 @@ class RebuildCalls:
     """Begins, steers and shows rebuilds.
 
     Args:
-        tails: the tails that can be named.
+        tails: finds tails by name.
         snapshots: of their states.
         rebuilder: of the running daemon; None without one, or if its configuration is not in a file.
     """
@@ -46,7 +46,7 @@ class RebuildCalls:
         return self._show(tail, self._need(tail).drop(tail, coming=coming))
 
     def get(self, tail: TailKey) -> dict[str, Any]:
-        """Return the record of a pillow, and how far the other build is.
+        """Return the record of a pillow, and the progress of the other build.
 
         Raises:
             NotFoundError: it was never rebuilt.

@@ -51,10 +51,10 @@ class RepairCalls:
         self._hold_reloads = hold_reloads
 
     def check(self) -> None:
-        """Check that anything can be repaired from here.
+        """Check that this process can repair documents.
 
         Raises:
-            ConflictError: it cannot.
+            ConflictError: this process cannot.
         """
         if self._repair is None:
             raise ConflictError(

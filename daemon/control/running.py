@@ -24,7 +24,7 @@ class RunningDaemon:
 
     Attributes:
         supervisor: runs the tails.
-        observers: what is known of the tails' past, and the metrics; None where nothing watches.
+        observers: the history of the tails, and the metrics; None without observers.
         reloader: applies a changed configuration; None where it cannot change.
         logs: the log and its levels; None where they cannot change.
         verification: compares targets with their sources; None where that is not possible.

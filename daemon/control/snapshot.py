@@ -32,8 +32,8 @@ class Snapshots:
     """Holds the newest snapshot.
 
     The first who asks makes it, and all who ask within the next second share it: an idle daemon makes none,
-    as those of 200 tails a second are a twelfth of its CPU time. It is made of what is in memory: nothing is
-    asked of a server.
+    as those of 200 tails a second are a twelfth of its CPU time. It is made from memory: no request is sent
+    to a server.
 
     Args:
         statuses: returns the status of every tail.
@@ -61,5 +61,5 @@ class Snapshots:
         return newest
 
     def forget(self) -> None:
-        """Let the next request see what an act has changed just now."""
+        """Make the next request see the changes of an act."""
         self._newest = None

@@ -84,7 +84,7 @@ class Tails:
             )
 
     def supervised(self, text: str, source: str | None = None, *, of_one_database: bool = False) -> TailKey:
-        """Return the configured tail that a text names, for what is done with a pillow as a whole.
+        """Return the configured tail that a text names, for operations on a whole pillow.
 
         Args:
             text: names it, as for `configured`.

@@ -229,7 +229,7 @@ class _Asker:
     scopes: tuple[str, ...] | None = None
 
     def check_scope(self, needed: str) -> None:
-        """Check that the token allows what needs a scope.
+        """Check that the token has a scope.
 
         Raises:
             NotPermittedError: it does not.
@@ -266,7 +266,7 @@ class _ShortWay:
 
 
 def _collect(operation: Operation, path: Mapping[str, str], request: werkzeug.Request) -> dict[str, Any]:
-    """Return the arguments of a request: text becomes a number or a boolean where the schema says so.
+    """Return the arguments of a request, with text converted to numbers and booleans by the schema.
 
     Raises:
         InvalidRequestError: a parameter is unknown or given twice, or the body is not JSON.
@@ -325,7 +325,7 @@ def _parse_body(body: bytes) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Response:
-    """What is sent.
+    """The response that is sent.
 
     Attributes:
         status: the HTTP status.

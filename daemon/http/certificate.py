@@ -42,7 +42,7 @@ class ServerCertificate:
 
     Args:
         options: its files.
-        clock: tells whether it has expired.
+        clock: for the check whether it has expired.
 
     Raises:
         ConfigError: it cannot be used, or has expired.

@@ -21,7 +21,7 @@ from daemon.http.problems import to_error
 
 #: Longer than any answer takes, the longest `wait` included.
 _TIMEOUT_SECONDS = MAX_WAIT_SECONDS + 30.0
-#: A stream that says nothing for so long is dead: the daemon says something every 15 s.
+#: A stream that is silent for this time is dead: the daemon sends something every 15 s.
 _SILENCE_SECONDS = 40.0
 
 

@@ -15,7 +15,7 @@ class Message:
     Attributes:
         event: its type; empty for a comment, which says that the stream is open.
         data: its JSON value; None for a comment.
-        id: what a client sends as `Last-Event-ID` to go on from here.
+        id: the `Last-Event-ID` with which a client continues after this event.
     """
 
     event: str

@@ -94,7 +94,7 @@ class BackgroundStream(io.TextIOBase):
         return not self._waiting_chars
 
     def close(self) -> None:
-        """Drain, and forget what nobody reads. The stream itself stays open."""
+        """Write the remaining text, or drop it if it is not read. The stream itself stays open."""
         if not self.closed:
             self.drain(DRAIN_SECONDS)
         with self._lock:

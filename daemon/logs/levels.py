@@ -19,7 +19,7 @@ LOGGERS = {
     "pillowd.config": "warnings of the configuration, and reloads",
     "pillowd.daemon": "start and end of the daemon",
     "pillowd.http": "the listeners, and requests that met a defect",
-    "pillowd.kafka": "what the daemons of a service tell each other",
+    "pillowd.kafka": "messages between the daemons of a service",
     "pillowd.operator": "what operators do",
     "pillowd.pillow": "what pillows read and write; at level debug a line for each batch",
     "pillowd.rebuild": "rebuilds, and switches to their outputs",
@@ -122,7 +122,7 @@ class LogLevels:
         self._configured = level
 
     def expire(self) -> list[str]:
-        """Return the loggers whose time is over to the configured level. Return their names."""
+        """Set loggers whose time is up back to the configured level. Return their names."""
         now = self._clock.monotonic()
         over = [name for name, (_, until) in self._chosen.items() if until <= now]
         for name in over:

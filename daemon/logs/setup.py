@@ -162,7 +162,7 @@ class Logs:
     def flush(self) -> None:
         """Write a summary of dropped events that is due; called with every tick, and at the end.
 
-        Return loggers to their configured level when their time is over.
+        Set loggers back to their configured level when their time is up.
         """
         if over := self._levels.expire():
             self._filter()

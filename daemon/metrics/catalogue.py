@@ -1,4 +1,4 @@
-"""Every metric that there is: name, type, labels and meaning.
+"""All metrics: name, type, labels and meaning.
 
 Labels have few values: names in the configuration, or those listed here, but never a document's id, a token,
 a URL, the text of an error, or a database. `pillowd_pillow_info` alone names the database of a pillow.

@@ -42,7 +42,7 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: what it shows.
+        title: the heading.
         queries: (expression, legend) of each line.
         unit: Grafana's name of the unit.
         kind: `timeseries` or `stat`.

@@ -31,7 +31,7 @@ class Reading:
 
 
 class Families:
-    """The families that are counted as things happen, by name; each made when it is first asked for.
+    """The metric families that count events, by name. Each is made at its first use.
 
     Attributes:
         changes: how often a pillow's series were changed.
@@ -92,8 +92,8 @@ class Families:
     def collect_pillows(self, name: str, pillows: Collection[str]) -> Iterator[tuple[str, Metric]]:
         """Yield each of these pillows, and a family with its series alone; empty if it has none.
 
-        The library's own `collect` builds all samples of a family at once. With 200 pillows those are so many
-        objects that the garbage collector goes through the whole heap, for 70 ms.
+        The library's own `collect` builds all samples of a family at once. With 200 pillows that makes the
+        garbage collector scan the whole heap, for 70 ms.
         """
         children: dict[str, list[tuple[Sequence[str], Any]]] = {pillow: [] for pillow in pillows}
         for values, child in list(self._made[name]._metrics.items()) if pillows else ():  # noqa: SLF001 - see above

@@ -35,7 +35,7 @@ from daemon.metrics.snapshot import (
 from daemon.metrics.texts import END, Texts
 from pillows.clock import Clock
 
-#: Formats whose texts are kept: that of Prometheus, and that of somebody who looks.
+#: Formats whose texts are kept: that of Prometheus, and that of a browser.
 _FORMATS = 2
 #: The hub turns after so much rendering.
 _TURN_SECONDS = 0.005

@@ -1,4 +1,4 @@
-"""What a scrape gets, made once a second at most: the cost of scrapes does not grow with who scrapes."""
+"""The answer to a scrape, made at most once a second: more scrapers cost no more."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from prometheus_client.exposition import choose_encoder
 
 from pillows.clock import Clock
 
-#: Age at which a page is made anew.
+#: Age at which a page is made again.
 MAX_AGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a scrape gets.
+    """The answer to a scrape.
 
     Attributes:
         media_type: the type of the text.
@@ -32,8 +32,8 @@ class Page:
 class Pages:
     """Holds the newest page of each format.
 
-    The first who asks has it made; all who ask meanwhile or within the next second share it. At most as many
-    formats are held as prometheus-client has, and one that nobody asks for any more goes with the next page.
+    The first request makes it; requests meanwhile or within the next second share it. There are at most as
+    many formats as prometheus-client has, and an unused one is dropped with the next page.
 
     Args:
         render: makes a page for the headers `Accept` and `Accept-Encoding`.

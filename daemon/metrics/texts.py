@@ -1,4 +1,4 @@
-"""The text of the metrics in one format, kept from scrape to scrape: only what changed is written anew."""
+"""The text of the metrics in one format, kept between scrapes: only changed parts are written again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from daemon.metrics.families import Families, Reading, new_family
 #: Ends a text in OpenMetrics; Prometheus' own format has no end.
 END = b"# EOF\n"
 
-#: Samples that are written in one go. Few: what they are made of is gone before the garbage collector looks.
-#: Else it soon goes through the whole heap, which takes 50 ms with 200 pillows.
+#: Samples that are written in one step. They are few, so that their objects are freed before the garbage
+#: collector runs: otherwise it soon scans the whole heap, which takes 50 ms with 200 pillows.
 SAMPLES = 100
 
 #: Pillows whose kept texts are handed over in one go: packing takes 1 ms for 100 kB.

@@ -52,7 +52,7 @@ class _Typed(TypedDict):
     type=click.Choice(["fail", "reload"]),
     default="fail",
     show_default=True,
-    help="If the database was deleted and created again: refuse to go on (fail), or read all of it (reload).",
+    help="If the database was deleted and created again: stop (fail), or read all of it again (reload).",
 )
 @click.option(
     "--workers",

@@ -36,7 +36,7 @@ from pillows.couch.options import CouchConnection
 from pillows.redaction import Redactor
 from pillows.runtime.status import State, TailStatus
 
-#: What transports and `start_decision` say of a place that is another pillow's, or nobody's of ours.
+#: Parts of the errors of transports and `start_decision` about a place that this mirror does not own.
 _TAKEN = (
     "another pillow did, ",
     "was not written by ",
@@ -151,7 +151,7 @@ def _find_existing(config: Config) -> Mapping[str, str] | None:
 
 
 def _require_connections(config: Config) -> None:
-    """Connect once before the daemon runs: it would retry a wrong address for ever."""
+    """Connect once before the daemon runs: the daemon would retry a wrong address forever."""
     for finding in probe_connections(config):
         text = f"{finding.place}: {_with_option(finding)}{_hint_at_name(config, finding)}"
         if finding.result == "unreachable":

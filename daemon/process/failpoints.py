@@ -3,8 +3,8 @@
 Arming a failpoint wraps the method that it names, so code pays nothing for one that is not armed.
 `PILLOWD_FAILPOINT=NAME:COUNT` kills the process, as `kill -9` does, when the place is reached for the
 COUNT-th time. `NAME:COUNT:ENOSPC:TIMES` raises that error instead, TIMES times in a row. Separate
-several by commas. Only `daemon` reads the variable, and only if `PILLOWD_TESTING=1` is set, too: a
-variable that somebody left in an environment must not end a daemon.
+several by commas. Only `daemon` reads the variable, and only if `PILLOWD_TESTING=1` is set, too: a forgotten
+variable in an environment must not end a daemon.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ TYPES = 20
 def measure_memory() -> dict[str, Any]:
     """Return sizes and numbers of objects, as JSON values.
 
-    It looks at every object that Python tracks, which takes some tens of milliseconds.
+    It visits every object that Python tracks, which takes some tens of milliseconds.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     types = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())

@@ -7,7 +7,7 @@ def patch() -> None:
     """Patch the standard library.
 
     For each of its parts gevent looks for plugins in all installed distributions, 0.1 s where there are a
-    hundred of them, unless it is told not to.
+    hundred of them, unless that is switched off.
     """
     from gevent import events, monkey  # noqa: PLC0415  the module itself imports nothing
 

@@ -47,7 +47,7 @@ class Notifier:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """Report that the configuration is being reloaded, and at the end that this is over.
+        """Report the beginning of a reload, and its end.
 
         systemd compares MONOTONIC_USEC with the time of its own request: sd_notify(3), `RELOADING=1`.
         """

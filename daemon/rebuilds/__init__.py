@@ -1,4 +1,4 @@
-"""Build a pillow's outputs anew beside the live ones, and switch to them.
+"""Build new outputs of a pillow beside the live ones, and switch to them.
 
 A pillow has builds, numbered from 1. Build N is live: it has the configured names, and the tail `cases`
 writes it. A rebuild adds the build N + 1, with names of its own (`cases__2`), written by a tail of its own,

@@ -74,8 +74,8 @@ class Reloader:
         supervisor: runs the tails.
         services: what the tails share.
         logs: gets the level and the secrets to mask.
-        notifier: tells the service manager.
-        audit: gets a line for a reload that nobody asked for by the API.
+        notifier: reports the state to the service manager.
+        audit: gets a line for each reload that was not requested through the API.
         stop: set when the daemon ends; reloads are refused after that.
 
     Attributes:
@@ -125,7 +125,7 @@ class Reloader:
     def reload(self) -> Reloaded:
         """Put the configuration into effect. Return when the former runs of its changed tails have ended.
 
-        The reload goes on if the calling greenlet is killed.
+        The reload continues if the calling greenlet is killed.
 
         Raises:
             ConfigErrors: it has problems, or needs a restart. Nothing has changed.
@@ -137,7 +137,7 @@ class Reloader:
         return cast("Reloaded", reloaded)
 
     def validate(self) -> Reloaded:
-        """Return what a reload would do.
+        """Return the changes that a reload would make.
 
         Raises:
             ConfigErrors, ConfigError: as `reload`.
@@ -147,7 +147,7 @@ class Reloader:
         return Reloaded(difference=candidate.difference, notes=candidate.notes)
 
     def find_drift(self, key: TailKey) -> str:
-        """Return why a command that reads the configuration would not see what this tail runs with.
+        """Return why the configuration files differ from the configuration of this running tail.
 
         Returns:
             The reason and the remedy; empty if it would see the same.
@@ -191,7 +191,7 @@ class Reloader:
             return Reloaded(difference=candidate.difference, notes=candidate.notes)
 
     def _reload_quietly(self) -> None:
-        """Reload as a signal asks, where nobody waits for the outcome."""
+        """Reload because of a signal; log the outcome, since no caller waits for it."""
         with suppress(PillowError, StoreError, OSError):  # the log has it
             act = self._audit.begin("reload_config", by=Actor.this_process("signal"))
             try:
@@ -225,7 +225,7 @@ class Reloader:
             self._services.feeds.drop_unused()
 
     def _await_end(self, runs: Sequence[Run], seconds: float) -> None:
-        """Wait until the runs have ended and their successors have started, while the daemon goes on."""
+        """Wait until the runs have ended and their successors have started."""
         clock = self._services.clock
         give_up_at = clock.monotonic() + seconds
         while any(not run.dead for run in runs) and clock.monotonic() < give_up_at:

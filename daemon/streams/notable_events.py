@@ -80,7 +80,7 @@ class NotableEvents(Observer):
             self._add(tail, "state", text=str(state), reason=reason)
 
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
-        """Note that a tail reads again what it has read before."""
+        """Note that a tail reads earlier changes again."""
         del kind
         self._limit(tail, "rewind", text=reason)
 

@@ -1,4 +1,4 @@
-"""Send server-sent events (HTML Living Standard, 9.2): one loop for each stream, until its time is over.
+"""Send server-sent events (HTML Living Standard, 9.2): one loop for each stream, until its time is up.
 
 A sender asks for news when its reader has taken the earlier ones. So nothing waits for a slow reader but
 one message, and the connection drops one that takes none.
@@ -65,7 +65,7 @@ class EventSource:
         self._started_at = clock.monotonic()
 
     def stream(self, last_event_id: str = "") -> Iterator[bytes]:
-        """Yield messages: `status` once a second with what has changed, `event` for a notable event.
+        """Yield messages: `status` once a second with the changes, `event` for a notable event.
 
         Args:
             last_event_id: that of the reader's last message; without it, and if it is one of another run of
@@ -148,7 +148,7 @@ def stream_tap(
 def _until_next_turn(now: float) -> float:
     """Return the seconds until all streams send, at the same moment.
 
-    To wake the process 16 times costs more than what it does then.
+    Waking the process 16 times costs more than its work does.
 
     Args:
         now: monotonic seconds.

@@ -81,7 +81,7 @@ class Tap:
 
 
 class Taps(Observer, DataObserver):
-    """All taps. They look at the data while one is open.
+    """All taps. They observe the data while one is open.
 
     Args:
         clock: for the rates.
@@ -122,7 +122,7 @@ class Taps(Observer, DataObserver):
 
 
 def spread(items: Sequence[T], count: int) -> Sequence[T]:
-    """Return `count` items at equal distances, the last one among them; all if there are no more."""
+    """Return `count` items at equal distances, including the last one; all items if there are fewer."""
     if count >= len(items):
         return items
     step = len(items) / count if count else 0

@@ -23,7 +23,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class PausedTails(Protocol):
-    """The tails that do not run until somebody resumes them."""
+    """The paused tails, which do not run until they are resumed."""
 
     def __contains__(self, key: TailKey) -> bool:
         """Return whether a tail is paused."""
@@ -55,8 +55,8 @@ class Pauses:
         path: the file; its folder must exist, the file need not.
 
     Raises:
-        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without it, tails that
-            somebody has paused would start.
+        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without it, paused tails would
+            start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Pauses:
         self._change(lambda keys: keys - self._find_names(key))
 
     def follow(self, keys: frozenset[str]) -> None:
-        """Take over the replica's tails, which somebody has changed elsewhere.
+        """Replace the tails by those of the replica, which were changed by another daemon.
 
         Raises:
             OSError: the file cannot be written.

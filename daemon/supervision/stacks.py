@@ -35,14 +35,14 @@ class Stack:
 
 
 def mark_family(root: Greenlet[..., Any], key: TailKey) -> None:
-    """Note in a greenlet, before it starts, which tail it runs; what it spawns has the note, too."""
+    """Note in a greenlet, before it starts, which tail it runs; greenlets that it spawns inherit that."""
     root.spawn_tree_locals = {_PILLOW: str(key)}
 
 
 def list_stacks() -> list[Stack]:
     """Return the stacks of all greenlets that wait, those of tails first.
 
-    It looks at every object that Python tracks, which takes some tens of milliseconds.
+    It visits every object that Python tracks, which takes some tens of milliseconds.
     """
     found = [_describe(each) for each in _find_waiting()]
     return sorted(found, key=lambda stack: (stack.pillow is None, stack.pillow or "", stack.name))

@@ -1,4 +1,4 @@
-"""The last states of each tail, with time and reason: what happened while nobody was watching."""
+"""The last states of each tail, with time and reason."""
 
 from __future__ import annotations
 

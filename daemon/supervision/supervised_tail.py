@@ -78,7 +78,7 @@ TailFactory = Callable[[], Runnable]
 class SupervisedTail:
     """Keeps one tail running, or holds it in a state that the operator wants.
 
-    No method waits: `tick` looks at the greenlet and decides the next step. A tail never has more than
+    No method waits: `tick` checks the greenlet and decides the next step. A tail never has more than
     one greenlet: the next starts only when the last is dead.
 
     Args:

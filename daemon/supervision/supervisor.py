@@ -29,7 +29,7 @@ _log = structlog.get_logger("pillowd.supervisor")
 class Supervisor:
     """Starts, watches, replaces and stops tails, each on its own and at any time.
 
-    No method waits for a tail: each records what is wanted, and `tick`, called every `TICK_SECONDS`,
+    No method waits for a tail: each records the wanted state, and `tick`, called every `TICK_SECONDS`,
     takes the next step. Repeating a call has no effect.
 
     Args:

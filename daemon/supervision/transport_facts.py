@@ -99,7 +99,7 @@ class TransportFacts(Observer):
 
 
 class _Counts:
-    """What is counted of one transport; see `TransportStatus`."""
+    """The counters of one transport; see `TransportStatus`."""
 
     def __init__(self, clock: Clock) -> None:
         self.documents = self.dead = self.size_bytes = self.in_flight = 0

@@ -116,7 +116,7 @@ class VerifyRunner:
             self._worker.kill()
 
     def _find_scheduled(self) -> frozenset[str]:
-        """Return the pillows that are compared regularly; found anew for each configuration only."""
+        """Return the pillows that are compared regularly; computed once for each configuration."""
         config = self._get_config()
         if config is not self._config:
             self._config = config

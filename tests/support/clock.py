@@ -51,7 +51,7 @@ class FakeClock:
         return self._now + self._wall_ahead
 
     def set_wall(self, seconds: float) -> None:
-        """Sets the wall clock, as an operator or NTP may: monotonic time does not notice."""
+        """Sets the wall clock, as an operator or NTP may; monotonic time is unaffected."""
         self._wall_ahead = seconds - self._now
 
     def wait(self, event: Event, seconds: float) -> bool:
@@ -71,7 +71,7 @@ class FakeClock:
         return event.is_set()
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass: whoever waits wakes in the order of the deadlines, and may wait again meanwhile."""
+        """Advances time: greenlets wake in the order of their deadlines, and may wait again meanwhile."""
         until = self._now + seconds
         gevent.idle()  # whoever is about to wait does so from now on
         while self._waiters and min(self._waiters).deadline <= until:

@@ -129,11 +129,11 @@ class RunningDatabases:
         wait_until(condition, seconds=seconds, worker=self.greenlet, explain=self.tail.status)
 
     def until_parked(self, count: int | None = None, seconds: float = 60.0) -> None:
-        """Wait until all databases are parked, or so many."""
+        """Wait until `count` databases are parked; all of them if None."""
         self.until(lambda: self.is_parked(count), seconds)
 
     def is_parked(self, count: int | None = None) -> bool:
-        """Return whether all databases are parked, or so many, and the sweep is done."""
+        """Return whether all, or `count`, databases are parked, and the sweep is done."""
         status = self.tail.status()
         counts = dict(status.databases or {})
         parked = counts.pop("parked", 0)
@@ -153,7 +153,7 @@ class RunningDatabases:
             self.close()
 
     def kill(self) -> None:
-        """End it wherever it is."""
+        """Kill it at any point."""
         self.greenlet.kill()
         self.close()
 

@@ -31,10 +31,10 @@ exec sleep infinity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianMachine:
-    """A machine that is up.
+    """A running machine.
 
     Attributes:
-        shared: the folder that it has as SHARED.
+        shared: the folder on the host that is mounted at SHARED.
     """
 
     shared: Path
@@ -79,7 +79,7 @@ def debian_machine(folder: Path) -> Iterator[DebianMachine]:
         folder: an empty one.
 
     Raises:
-        ServerUnavailable: this is no Debian, or we may not mount.
+        ServerUnavailable: this machine does not run Debian, or we may not mount.
     """
     if not shutil.which("dpkg") or os.getuid() != 0:
         raise ServerUnavailable("a machine to install packages into needs a Debian, and root")

@@ -14,7 +14,7 @@ class DictReplica:
     """Keeps entries in a dict.
 
     Args:
-        entries: what it has; None if it was never filled.
+        entries: its entries; None if it was never filled.
 
     Attributes:
         fails: whether writes fail.

@@ -17,7 +17,7 @@ KEY = TailKey("cases", "couch/cases")
 
 
 class Died(BaseException):
-    """The process died after the target had stored a batch, and before anybody learned of it."""
+    """The process died after the target had stored a batch, and before it was acknowledged."""
 
 
 class MemoryTransport(KeyedTransport):
@@ -34,7 +34,7 @@ class MemoryTransport(KeyedTransport):
         before_write: called with each batch before anything of it is stored.
 
     Attributes:
-        target: what is stored: `rows` (id -> (guard, rows per output)), `epoch`.
+        target: the stored state: `rows` (id -> (guard, rows per output)), `epoch`.
         fail: errors to raise from the next writes, in order.
         busy: for each of the next writes, the ids to write later.
         batches: every batch that was written.
@@ -131,7 +131,7 @@ class MemoryTransport(KeyedTransport):
         return "same"
 
     def live(self) -> dict[str, Any]:
-        """Id -> parsed first row of the first output, of what has rows."""
+        """Id -> parsed first row of the first output, for documents with rows."""
         found = {}
         for id, (_, rows) in self.target["rows"].items():
             for values in rows.values():

@@ -1,4 +1,4 @@
-"""Python programs of their own: what a user's script does, in which nothing of the tests is imported."""
+"""Separate Python programs, like a user's scripts: they import nothing of the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Runs each program that it reads in a copy of itself, and tells the exit code and what was printed.
+#: Runs each program that it reads in a fork of itself, and reports its exit code and output.
 _HOST = """
 import json, os, sys, tempfile
 exec(sys.argv[1])
@@ -38,7 +38,7 @@ def run_python(*arguments: str) -> str:
 
 
 class Programs:
-    """Runs programs one after the other, each in a process of its own that begins after the same lines.
+    """Runs programs in sequence, each in a separate process that starts after the same lines.
 
     Most of the time of a short program goes into its imports; here they are made once.
     """

@@ -13,7 +13,7 @@ class Recorder(Observer):
     """Remember every hook that was called.
 
     Attributes:
-        told: each call: the hook's name and its facts, in order.
+        told: all calls in order, each with the hook's name and its facts.
         tails: the tail that each call named, in the same order.
     """
 

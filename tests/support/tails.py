@@ -33,7 +33,7 @@ class RunningTail:
         parts: what the tail is made of.
 
     Attributes:
-        tail, settings: the tail and what it is made of.
+        tail, settings: the tail and its settings.
         stop: set it to stop the tail.
         greenlet: where it runs.
     """
@@ -60,13 +60,13 @@ class RunningTail:
         self.settings.dead_letters.close()
 
     def kill(self) -> None:
-        """End the tail wherever it is, as SIGKILL would."""
+        """Kill the tail at any point, as SIGKILL would."""
         self.greenlet.kill()
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a tail is made of.
+    """The parts of a tail.
 
     Attributes:
         settings: the values that it runs with.

@@ -43,10 +43,10 @@ def wait_until(
         condition: called at first every 2 ms, later every 50 ms.
         seconds: how long it may take at most.
         worker: a greenlet whose end ends the wait, with the error that ended it.
-        explain: called for more facts when the time is over.
+        explain: called for more facts when the time is up.
 
     Raises:
-        AssertionError: the time is over, or the worker has ended without an error.
+        AssertionError: the time is up, or the worker has ended without an error.
     """
     give_up_at = time.monotonic() + seconds
     retry_delay_seconds = PAUSE_SECONDS

@@ -13,7 +13,7 @@ from pillows.errors import FatalError, PermanentError, PillowError, RetryableErr
 
 
 class Connection:
-    """A connection that knows its process."""
+    """A connection that records the process in which it was opened."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -32,7 +32,7 @@ def refuse_to_connect() -> Connection:
 
 
 def describe(connection: Connection, *task: Any) -> dict[str, Any]:
-    """What a worker has: its process, its open descriptors, and its parent."""
+    """The process of a worker, its open descriptors and its parent."""
     links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)]
     return {
         "pid": os.getpid(),

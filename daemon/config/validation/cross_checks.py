@@ -40,7 +40,7 @@ def _check_next(pillow: PillowEntry, config: PillowConfig, connections: Connecti
     if _list_places(now) != _list_places(coming):
         message = "names other transports, outputs or places than the pillow"
         remedy = (
-            "keep them, with their names: what is rebuilt takes their place. Else make it a pillow of its own"
+            "keep them with their names, which the new outputs get at the switch; or use a separate pillow"
         )
         problems.append(entry.problem(("transport",), message, remedy))
     return problems
@@ -153,7 +153,7 @@ class PillowCrossChecks:
             self._add(("transport", 0, "own_pace"), message, "remove it from one transport")
 
     def _check_in_flight(self) -> None:
-        """Check that targets take several batches at once; many write one after the other."""
+        """Check that the targets accept several batches at once; many write one at a time."""
         if self._pillow.batch.max_in_flight == 1:
             return
         for name in dict.fromkeys(entry.connection for entry in self._pillow.transport):

@@ -18,7 +18,7 @@ from pillows.suggest import suggest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PillowEntry:
-    """A pillow as far as it is valid, for the checks that look at it as a whole.
+    """The valid parts of a pillow, for the checks of the whole pillow.
 
     Attributes:
         name: its name.
@@ -46,7 +46,7 @@ class PillowEntry:
 
         Args:
             at: the keys that lead from its node there.
-            message: what is wrong.
+            message: the problem.
             remedy: what to do about it.
             at_key: whether the key itself is wrong, and not its value.
         """

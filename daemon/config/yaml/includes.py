@@ -26,7 +26,7 @@ def load_tree(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | No
     """Load a file and all that it includes.
 
     Args:
-        path: the main file, or `IN_ENVIRONMENT`: what it includes is then relative to the working directory.
+        path: the main file, or `IN_ENVIRONMENT`; includes are then relative to the working directory.
         environ: the environment that `${...}` is filled from.
 
     Returns:

@@ -40,5 +40,5 @@ def retry_backfill(api: ControlApi, *, id: str, body: dict[str, Any]) -> dict[st
 
 
 def cancel_backfill(api: ControlApi, *, id: str) -> dict[str, Any]:
-    """Cancel a backfill; what it has sent stays sent."""
+    """Cancel a backfill; documents already sent are not undone."""
     return api.backfills.to_json(api.backfills.cancel(id))

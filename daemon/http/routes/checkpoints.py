@@ -67,7 +67,7 @@ def _parse_etag(if_match: str) -> Expected:
     """
     if not if_match:
         raise UnconditionalEditError(
-            "an edit needs `If-Match`, so that it cannot undo somebody else's",
+            "an edit needs `If-Match`, so that it cannot undo another client's edit",
             remedy='send the `ETag` of GET, `"0"` if there is no checkpoint yet, or `*` for any state',
         )
     if if_match == "*":

@@ -1,4 +1,4 @@
-"""Liveness, readiness and version of the process, and what it does with its time and memory."""
+"""Liveness, readiness and version of the process, and its use of time and memory."""
 
 from __future__ import annotations
 

@@ -26,6 +26,6 @@ def list_operations(api: ControlApi) -> dict[str, Any]:
 
 
 def get_operation(api: ControlApi, *, id: str, wait: str = "") -> dict[str, Any]:
-    """Return an operation; with `wait`, once it has ended or the time is over."""
+    """Return an operation; with `wait`, once it has ended or when the time is up."""
     seconds = parse_wait(wait) if wait else 0.0
     return api.operations.get(id, wait_seconds=seconds).to_json()

@@ -1,4 +1,4 @@
-"""Rebuilds: begin one, look at it, switch, go back, remove the other build."""
+"""Rebuilds: begin and show one, switch, roll back, remove the other build."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daemon.http.messages import Answer
 def start_rebuild(
     api: ControlApi, *, key: str, source: str | None = None, body: dict[str, Any] | None = None
 ) -> Answer:
-    """Begin to build a pillow's outputs anew beside the live ones."""
+    """Begin to build new outputs of a pillow beside the live ones."""
     given = dict(body or {})
     if (keep := given.pop("keep", None)) is not None:
         given["keep_seconds"] = parse_seconds(keep)

@@ -1,4 +1,4 @@
-"""Reload the configuration, or say what a reload would do."""
+"""Reload the configuration, or describe the changes of a reload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def reload_config(api: ControlApi) -> dict[str, Any]:
 
 
 def validate_config(api: ControlApi) -> dict[str, Any]:
-    """Return what a reload would change."""
+    """Return the changes that a reload would make."""
     return _to_json(_require(api).validate())
 
 

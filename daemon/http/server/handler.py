@@ -1,7 +1,7 @@
 """Serve one connection.
 
-gevent.pywsgi has no deadlines: 20 half-sent requests fill a pool of 20 forever. What it does with each head
-took most of the time of a small request.
+gevent.pywsgi has no deadlines: 20 half-sent requests fill a pool of 20 forever. Its parsing of heads took
+most of the time of a small request.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         """Log nothing: the application counts requests."""
 
     def log_error(self, msg: str, *args: Any) -> None:
-        """Log nothing: what a broken client sends is its own affair, and could fill the disk."""
+        """Log nothing: a broken client could fill the disk."""
 
     def _handle_client_error(self, ex: Exception) -> Any:
         if isinstance(ex, RefusedError):

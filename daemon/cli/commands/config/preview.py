@@ -1,4 +1,4 @@
-"""`pillowd preview`: show what a pillow would do with real documents, without writing anything."""
+"""`pillowd preview`: run a pillow on real documents, without writing anything."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from daemon.config.load import load
 from daemon.control.paging import split
 from pillows.clock import SystemClock
 
-#: Interval of the looks at a backfill that is waited for.
+#: Interval at which the progress of a backfill is read while the command waits.
 _LOOK_SECONDS = 0.5
 
 
@@ -176,7 +176,7 @@ def read_ids(text: str, name: str) -> list[str]:
         name: of the file, for errors.
 
     Raises:
-        CommandError: a line is not an id, or there is none.
+        CommandError: a line is not an id, or the file has no ids.
     """
     ids: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):

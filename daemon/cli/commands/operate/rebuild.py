@@ -31,7 +31,7 @@ class _Rebuild(click.Group):
 
 @click.group(cls=_Rebuild)
 def rebuild() -> None:
-    """Build a pillow's outputs anew beside the live ones, and switch to them.
+    """Build new outputs of a pillow beside the live ones, and switch to them.
 
     `pillowd rebuild KEY` begins. Write the new definition under `next:` in the pillow; without it, the rows
     are made again with the current one. Readers see the former rows until the switch, which takes a moment.

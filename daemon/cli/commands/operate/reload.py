@@ -41,7 +41,7 @@ def reload(config_path: Path, as_json: bool, check: bool) -> None:
 
 
 def format_result(done: Mapping[str, Any], *, verb: str) -> list[str]:
-    """Return the lines that tell what became of each pillow."""
+    """Return a line about the result for each pillow."""
     counts = ", ".join(f"{len(done[what])} {what}" for what in _SIGNS)
     lines = [f"the configuration {verb} reloaded: {counts}, {done['unchanged']} unchanged"]
     lines += [f"  {sign} {key}" for what, sign in _SIGNS.items() for key in done[what]]

@@ -17,7 +17,7 @@ def list_databases(call: Call, tail: TailKey, after: str) -> Iterator[TailKey]:
     Args:
         call: calls the API.
         tail: the pillow's.
-        after: a name to go on behind, from an earlier run; empty for none.
+        after: the name after which to start, to continue an earlier run; "" to start at the first.
     """
     connection, place = tail.source.partition("/")[0], after
     while True:
@@ -32,7 +32,7 @@ def list_databases(call: Call, tail: TailKey, after: str) -> Iterator[TailKey]:
 def join_reports(
     tails: Iterator[TailKey], compare: Callable[[TailKey], Report], show: Callable[[TailKey, Report], None]
 ) -> Report:
-    """Compare databases one after the other, and return one report for all: memory holds one at a time.
+    """Compare databases one at a time, to limit memory, and return one report for all.
 
     Args:
         tails: the databases.

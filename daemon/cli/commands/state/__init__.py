@@ -1,1 +1,1 @@
-"""The commands that show and edit what is on disk: checkpoints, dead letters, stores."""
+"""The commands that show and edit files of state: checkpoints, dead letters, stores."""

@@ -20,7 +20,7 @@ from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.control.paging import split
 
-#: What a control call says of one dead letter.
+#: One dead letter in the result of a control call.
 DeadLetterFacts = Mapping[str, Any]
 
 #: The steps of a pillow that a document can fail in.
