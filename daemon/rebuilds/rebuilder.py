@@ -146,7 +146,7 @@ class Rebuilder:
         """
         record = self._state.rebuilds.require(key)
         if record.state not in _SWITCHABLE:
-            raise ConflictError(f"the build {record.other} of {key} is {record.state}")
+            raise ConflictError(f"{key} can't be switched: the state of its rebuild is {record.state}")
         return self._want(key, "switched", of=_SWITCHABLE)
 
     def roll_back(self, key: TailKey) -> Rebuild:

@@ -1,6 +1,6 @@
 """The loop of a tail, with worker processes between the feed and the pusher.
 
-The changes of the feed are cut into chunks, workers carry them to their outcomes, and the outcomes are pushed
+The changes of the feed are cut into chunks, workers filter and transform them, and the outcomes are pushed
 in the order of the feed. The pusher and everything after it do not know about workers.
 """
 

@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         kind: the name of its class, or of its nearest base class, in `pillows.errors`.
         text: the reason.
         remedy: the remedy of a `FatalError`.
-        retry_after_seconds: of a `RetryableError`.
+        retry_after_seconds: the delay that a `RetryableError` asks for.
     """
 
     kind: str

@@ -39,9 +39,7 @@ def _check_next(pillow: PillowEntry, config: PillowConfig, connections: Connecti
     problems += PillowCrossChecks(entry, coming, connections).run()
     if _list_places(now) != _list_places(coming):
         message = "names other transports, outputs or places than the pillow"
-        remedy = (
-            "keep them with their names, which the new outputs get at the switch; or use a separate pillow"
-        )
+        remedy = "keep their names: the new outputs get them at the switch. Or use a separate pillow"
         problems.append(entry.problem(("transport",), message, remedy))
     return problems
 
