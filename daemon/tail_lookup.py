@@ -122,7 +122,7 @@ def refuse_pattern(key: TailKey) -> TailKey:
     """Return the key of one database's tail.
 
     Raises:
-        UnknownPillowError: it is that of several databases.
+        UnknownPillowError: the key names several databases.
     """
     if is_pattern(key):
         raise UnknownPillowError(

@@ -104,7 +104,7 @@ class BoundedResponse(HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         self._interim_answers += 1
         if self._interim_answers > MAX_INTERIM_ANSWERS:
-            raise FloodError(f"{self._interim_answers} answers of status 100")
+            raise FloodError(f"{self._interim_answers} answers with status 100 before the real one")
         return super()._read_status()  # type: ignore[misc,no-any-return] # typeshed lacks it
 
 

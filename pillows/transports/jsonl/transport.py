@@ -207,7 +207,7 @@ def _add_infix(file: str, infix: str) -> str:
 
 
 def _file_name(key: TailKey) -> str:
-    """Return the name of a tail's manifest without its suffix; the end of a long one is a digest of all."""
+    """Return the name of a tail's manifest without its suffix. A long name is cut, and ends with a digest."""
     name = re.sub(r"[^A-Za-z0-9_.@-]", "_", str(key))
     if len(name) <= MAX_NAME_CHARACTERS:
         return name
