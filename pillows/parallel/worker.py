@@ -101,10 +101,10 @@ def serve(
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when its parent ends. If memory runs out, the kernel kills it before its parent.
+    """End this process if its parent has ended; otherwise let the kernel kill it first if memory runs out.
 
     Args:
-        parent: the parent's process id, to notice a parent that ended before this call.
+        parent: the parent's process id. It may have ended before this process asked to end with it.
     """
     if os.getppid() != parent:
         os._exit(0)
