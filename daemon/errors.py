@@ -7,11 +7,11 @@ RemediedError
     ├── NotFoundError            it names something that does not exist
     ├── ConflictError            the state forbids it
     ├── UnconditionalEditError   the edit does not say which state it changes
-    ├── EditedMeanwhileError another client made an edit first: read the state again
+    ├── EditedMeanwhileError     another client made an edit first: read the state again
     ├── NotPermittedError        this client may not do it
     │   ├── UnauthenticatedError     ... because it has no valid token
     │   └── ThrottledError           ... until later
-    ├── NotInTimeError it was requested, but is not reached yet
+    ├── NotInTimeError           it was requested, but is not reached yet
     ├── UnavailableError         the daemon cannot do it now: ask again
     └── InternalError            a defect of pillowd
 

@@ -14,7 +14,7 @@ PillowError
         │   └── PurgesMissedError    ... or lost documents that the feed no longer names
         ├── SourceMissingError    the database does not exist
         ├── InvalidSeqError       the server does not take the saved position
-        ├── AccessError           the server does not let us in
+        ├── AccessError           the server denies access
         ├── StateLostError        the saved state is unreadable, or contradicts the target
         └── FencedError           another pillowd has taken over this target
             └── LaterEpochError       ... or has raised the epoch of its rows
@@ -117,7 +117,7 @@ class InvalidSeqError(FatalError):
 
 
 class AccessError(FatalError):
-    """The server does not let us in."""
+    """The server denies access."""
 
 
 class StateLostError(FatalError):

@@ -61,7 +61,7 @@ class TaskIndex:
                 raise TypeError(f"{name} of {key!r} must be true or false, not {value[name]!r}")
 
     def changed(self, key: Key, value: Any) -> None:
-        """Count an entry as it is now."""
+        """Count a new or changed entry."""
         self._count(self.flags.get(key), -1)
         self.flags[key] = flags = _flags(value)
         self._count(flags, 1)

@@ -28,7 +28,7 @@ def ask_position(config: Config, tail: TailKey, position: Any) -> Any:
         position: a token, or `now`.
 
     Raises:
-        CommandError: the source does not know it, or does not let us in.
+        CommandError: the source does not know it, or denies access.
         UnreachableError: the source does not answer.
     """
     options = config.tails[tail.pillow].source.model_copy(update={"database": tail.database})

@@ -147,7 +147,7 @@ class TcpOptions(Options):
             )
         if not self.tokens:
             raise ValueError(
-                "needs `tokens`: without one everybody who reaches the port commands the pillows; "
+                "needs `tokens`: without one, every client that reaches the port controls the pillows; "
                 'write `tokens: [{ name: ops, sha256: "${credential:ops}", scopes: [read, write] }]`'
             )
         names = [token.name for token in self.tokens]

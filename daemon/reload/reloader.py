@@ -150,7 +150,7 @@ class Reloader:
         """Return why the configuration files differ from the configuration of this running tail.
 
         Returns:
-            The reason and the remedy; empty if it would see the same.
+            The reason and the remedy; "" if they are equal.
         """
         try:
             difference = self.validate().difference

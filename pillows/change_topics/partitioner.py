@@ -18,7 +18,7 @@ def find_partition(id: str, count: int) -> int:
 
 
 def hash_key(key: bytes) -> int:
-    """Return the murmur2 hash of a key, without a sign (Kafka, `Utils.murmur2`)."""
+    """Return the murmur2 hash of a key as an unsigned number (Kafka, `Utils.murmur2`)."""
     found = (_SEED ^ len(key)) & _MASK
     whole = len(key) & ~3
     for begin in range(0, whole, 4):

@@ -299,7 +299,7 @@ class DatabasesRun:
             members.end_turn(name, turn.run())
             database = self.queue.get(name)
             if database is not None and database.state is DatabaseState.DELETED:
-                self._forget(members, [name])  # before another turn: it may be created anew meanwhile
+                self._forget(members, [name])  # before another turn: it may be recreated meanwhile
         finally:
             del self._turns[name]
             self._wake.set()

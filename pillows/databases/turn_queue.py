@@ -180,9 +180,9 @@ class TurnQueue:
         return wait_seconds
 
     def miss(self, name: str, now: float, reason: str) -> bool:
-        """End a turn that did not find the database; return whether it is deleted for certain.
+        """End a turn that did not find the database; return whether it is certainly deleted.
 
-        It is not if it was marked during the turn: it may have been created anew.
+        If it was marked during the turn, it may have been recreated, so return False.
         """
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:

@@ -252,7 +252,7 @@ class CouchFeed:
             return None  # a later change has replaced it, and arrives too
 
     def pending(self, since: Seq) -> int | None:
-        """Return how many changes are behind `since`, as the server says; unknown in a listing."""
+        """Return how many changes follow `since`, as reported by the server; None in a listing."""
         if since.json.startswith(LISTED):
             return None
         return self._source.probe(since.query).pending

@@ -75,7 +75,7 @@ class DocumentSender:
         """Return whether the source answers at all.
 
         Raises:
-            FatalError: it does not let us in, or is missing for good.
+            FatalError: the source denies access, or is missing for good.
         """
         try:
             self._source.identify()

@@ -66,8 +66,8 @@ class CouchBulkWriter:
         """Write a batch.
 
         Raises:
-            RetryableError: the server is away or busy; nothing is known of the batch.
-            AccessError: it does not let us in.
+            RetryableError: the server can't be reached or is busy; the batch may have been written.
+            AccessError: it denies access.
             MissingDatabaseError: the database does not exist; waiting does not make it.
             ConflictError: there is a conflict, and `on_conflict` is `fail`.
         """

@@ -187,8 +187,8 @@ class Transport(ABC):
         """Connect without changing anything, and return a short description of the target.
 
         Raises:
-            RetryableError: the target is away.
-            AccessError: it does not let us in.
+            RetryableError: the target can't be reached.
+            AccessError: it denies access.
             ConfigError: the configuration cannot work there.
         """
         return "not checked: this transport has no check"
@@ -220,8 +220,8 @@ class Transport(ABC):
         """Connect, create missing outputs, and return the target's state of this tail.
 
         Raises:
-            RetryableError: the target is away.
-            AccessError: it does not let us in.
+            RetryableError: the target can't be reached.
+            AccessError: it denies access.
             ConfigError: an existing output does not fit the configured one.
         """
 

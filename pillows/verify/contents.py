@@ -130,7 +130,7 @@ class ContentComparison:
             ids: documents of the source, `GROUP_DOCUMENTS` at most.
 
         Raises:
-            RetryableError: source or target is away.
+            RetryableError: the source or the target can't be reached.
             FatalError: the pipeline can't run.
         """
         altered: dict[int, set[str]] = {number: set() for number in self._targets}

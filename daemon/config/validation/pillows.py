@@ -45,7 +45,7 @@ class PillowEntry:
         """Return a problem of one of its keys, or of all of it where the key is not written.
 
         Args:
-            at: the keys that lead from its node there.
+            at: the path from its node to the key.
             message: the problem.
             remedy: what to do about it.
             at_key: whether the key itself is wrong, and not its value.

@@ -85,7 +85,7 @@ class SubscribedFeed:
         return self._own.attachment(id, rev, name, max_bytes)
 
     def pending(self, since: Seq) -> int | None:
-        """Return how many changes are behind `since`, as the server says."""
+        """Return how many changes follow `since`, as reported by the server."""
         return self._own.pending(since)
 
     def batches(

@@ -82,7 +82,7 @@ class BuildSwitch(ABC):
 
         Raises:
             RetryableError: nothing has changed: something holds the outputs. Try again.
-            AwayError: the target is away: it may have been done or not. Try again.
+            AwayError: the target can't be reached; the exchange may have been done. Try again.
             ConfigError: nothing has changed, and cannot: see `list_obstacles`.
             ValueError: the outputs are not those of the live build.
         """

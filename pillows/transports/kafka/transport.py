@@ -85,8 +85,8 @@ class KafkaTransport(AppendOnlyTransport):
 
         Raises:
             AwayError: no broker can be reached.
-            RetryableError: nothing of the batch is known to be written.
-            AccessError, ConfigError: the brokers do not let us in, or a topic is missing.
+            RetryableError: the batch may or may not have been written.
+            AccessError, ConfigError: the brokers deny access, or a topic is missing.
             FencedError: another pillowd has taken over the transactions.
         """
         writer = BatchWriter(self._get_producer().send, lambda document: self._encode(batch, document))

@@ -63,7 +63,7 @@ class ServerConnection:
                 the beginning; the cursor has the result of the last one.
 
         Raises:
-            RetryableError: the server is away or busy, or did not answer in time.
+            RetryableError: the server can't be reached, is busy, or did not answer in time.
             AccessError, ConfigError: see `to_pillow_error`.
         """
         seconds = self._options.write_timeout

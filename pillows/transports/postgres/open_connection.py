@@ -54,7 +54,7 @@ def open_connection(options: PostgresConnection, application: str) -> psycopg.Co
 
     Raises:
         RetryableError: the server is away, starting, stopping or full.
-        AccessError: it does not let us in.
+        AccessError: it denies access.
         ConfigError: there is no such database.
     """
     conninfo = _conninfo(options)

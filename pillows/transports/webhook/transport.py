@@ -69,7 +69,7 @@ class WebhookTransport(AppendOnlyTransport):
         Raises:
             AwayError: no connection to the receiver could be opened.
             RetryableError: it is busy, or did not answer; as far as we know it accepted nothing.
-            AccessError: it does not let us in.
+            AccessError: it denies access.
             ConfigError: nothing there accepts messages.
         """
         texts, dead = self._encode(batch)

@@ -229,7 +229,7 @@ def _send(call: control_client.Call, tail: TailKey, ids: list[str]) -> None:
     """Have documents repaired, and wait until they are.
 
     Raises:
-        UnreachableError: the source or a target is away.
+        UnreachableError: the source or a target can't be reached.
         RequestError: the repair failed.
     """
     operation = call("repair_documents", **_named(tail), body={"ids": ids})

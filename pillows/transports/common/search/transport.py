@@ -112,8 +112,8 @@ class SearchTransport(KeyedTransport):
         """Connect, create missing indices, and return their state of this tail.
 
         Raises:
-            RetryableError: the cluster is away.
-            AccessError: it does not let us in.
+            RetryableError: the cluster can't be reached.
+            AccessError: it denies access.
             ConfigError: it is another product or version; a name is taken; it refuses
                 the mapping, the settings or the pipeline.
         """
@@ -151,7 +151,7 @@ class SearchTransport(KeyedTransport):
         """Write a batch, one output after the other.
 
         Raises:
-            RetryableError: the cluster is away or busy; sent operations may still be applied.
+            RetryableError: the cluster can't be reached or is busy; sent operations may still be applied.
             AccessError: it does not let us write.
             FatalError: an index is gone.
         """
@@ -170,7 +170,7 @@ class SearchTransport(KeyedTransport):
         Before an alias moves, its index gets its own settings again and is refreshed.
 
         Raises:
-            RetryableError: the cluster is away or busy; call again.
+            RetryableError: the cluster can't be reached or is busy; call again.
             FatalError: see `write`.
         """
         if self._is_part:
