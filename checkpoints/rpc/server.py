@@ -195,7 +195,10 @@ class RpcServer:
             name, arguments = _parse(request)
             handler = self._handlers.get(name)
             if handler is None:
-                raise StoreError(f"unknown call {name!r}: the client has another version")  # noqa: TRY301 - answered like any other
+                message = (
+                    f"unknown call {name!r}: the owner does not share this store, or has another version"
+                )
+                raise StoreError(message)  # noqa: TRY301 - answered like any other
             return {"result": handler(session, **arguments)}
         except TryAgain:
             return {"busy": True}

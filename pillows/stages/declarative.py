@@ -189,11 +189,9 @@ def _renamed(renames: Mapping[str, str]) -> RowOp:
 def _refuse_clashes(names: Sequence[str]) -> None:
     for one, other in combinations(names, 2):
         if split(one) == split(other):
-            raise ValueError(f"two fields would be named {one!r}; rename one of them")
+            raise ValueError(f"two fields would be named {one!r}, so one would be lost; rename one")
         if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
-            raise ValueError(
-                f"two fields would be named {one!r} and {other!r}, one inside the other; rename one"
-            )
+            raise ValueError(f"fields would be named {one!r} and {other!r}, so one would be lost; rename one")
 
 
 def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:

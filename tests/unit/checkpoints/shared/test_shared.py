@@ -512,7 +512,7 @@ def test_a_value_over_the_limit_is_not_taken_out_and_lost(shared, tmp_path, clos
 
 def test_a_call_to_a_store_that_is_not_shared_is_an_error(tmp_path, closing):
     server = closing(RpcServer(tmp_path / "s"))
-    with pytest.raises(StoreError, match="no call 'store nothing'"):
+    with pytest.raises(StoreError, match="unknown call 'store nothing'"):
         SharedPOD.connect(server.path, "nothing")["a"]
     export_store(server, "x", closing(POD(tmp_path / "x")))
     with RpcClient(server.path) as client, pytest.raises(StoreError, match="no method 'rm'"):
