@@ -55,7 +55,7 @@ class PatternStore:
 
 
 def carry_over(store: CheckpointStore, key: TailKey, source: str) -> TailKey | None:
-    """Let a pillow go on whose pattern was changed: give it the checkpoint that it had with the former one.
+    """Carry over a pillow's checkpoint to its changed pattern, so that the pillow continues.
 
     The checkpoints of the databases stay as they are. The position in `_db_updates` is left out: what it told
     of databases that match only now was ignored. The edit counts more than what a target may remember from an
@@ -152,8 +152,8 @@ class MemberStore:
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
         """Save a database's checkpoint, unless only its time has changed.
 
-        That of a new database is on disk before its rows are in a target: if it is deleted while the daemon
-        is away, nothing else tells that it may have some.
+        The checkpoint of a new database is on disk before its rows are in a target. If the database is
+        deleted while no daemon runs, only the checkpoint shows that it may have rows.
 
         Raises:
             CheckpointMoved, StoreWriteError: as `CheckpointStore.save`.

@@ -288,7 +288,7 @@ class ConsumerThread:
         self._owned.update(numbers)
         begins: Mapping[int, int] | None = self._ask(consumer, "assigned", numbers, ASSIGN_SECONDS)
         if begins is None:
-            self._fatal = self._fatal or RetryableError("Where partitions begin was not found in time.")
+            self._fatal = self._fatal or RetryableError("No start of the partitions was found in time.")
             begins = {}
         places = [TopicPartition(self._topic, each, begins.get(each, _HELD_OFFSET)) for each in numbers]
         self._add_queues([number for number in numbers if number in begins])
