@@ -23,11 +23,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
 import msgspec
 import psutil
 import psycopg
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows

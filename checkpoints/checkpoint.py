@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints.seq import Seq
 
@@ -11,8 +13,7 @@ from checkpoints.seq import Seq
 PASS_TO_BEGIN = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TailKey:
+class TailKey(Struct, frozen=True, order=True):
     """The name of one tail: a pillow's run on one source database.
 
     Attributes:
@@ -37,8 +38,7 @@ class TailKey:
 NO_TAIL = TailKey("", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigDigest:
+class ConfigDigest(Struct, frozen=True, kw_only=True):
     """Digests of the configuration that a checkpoint was made under.
 
     Attributes:
@@ -57,8 +57,7 @@ _JSON_NAMES = {"edits": "generation"}
 _FIELD_NAMES = {name: field for field, name in _JSON_NAMES.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True, kw_only=True):
     """How far a tail got.
 
     Attributes:
@@ -97,9 +96,9 @@ class Checkpoint:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `seq` keeps its JSON type (string, integer or array)."""
-        fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
+        fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__struct_fields__}
         fields["seq"] = self.seq.value
-        fields["digest"] = {name: getattr(self.digest, name) for name in ConfigDigest.__slots__}
+        fields["digest"] = {name: getattr(self.digest, name) for name in ConfigDigest.__struct_fields__}
         return fields
 
     @classmethod

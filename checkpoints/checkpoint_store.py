@@ -14,10 +14,12 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
@@ -41,8 +43,7 @@ _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryEntry:
+class HistoryEntry(Struct, frozen=True, kw_only=True):
     """An earlier position of a tail.
 
     Attributes:

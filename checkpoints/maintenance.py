@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from checkpoints.errors import IntegrityError, NewerFormat, StoreError
 from checkpoints.files.directory import Directory
@@ -23,8 +24,7 @@ from checkpoints.pod.segments import StoreScan, is_store, scan_beside_a_writer
 _FILE_SIZE = 1000  # where neither `.meta` nor the files say
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repair:
+class Repair(Struct, frozen=True, kw_only=True):
     """The result of a repair.
 
     Attributes:

@@ -7,15 +7,14 @@ cannot be ordered, so `Seq` rejects comparisons and arithmetic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Seq:
+class Seq(Struct, frozen=True):
     """An opaque feed position.
 
     Attributes:

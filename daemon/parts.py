@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
+from msgspec.structs import replace
 
 from daemon.assembly.services import Services
 from daemon.assembly.tails import build_tails
@@ -31,8 +32,7 @@ if TYPE_CHECKING:  # few daemons need Kafka's client
     from daemon.kafka.engine import Engine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True, kw_only=True):
     """The parts of the process that the daemon uses.
 
     Attributes:
@@ -48,8 +48,7 @@ class Surroundings:
     stop: Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(Struct, frozen=True, kw_only=True):
     """The parts of a running daemon.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.backfill.backfills import Backfills
@@ -22,8 +23,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.redaction import Redactor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateDir:
+class StateDir(Struct, frozen=True, kw_only=True):
     """An open state directory.
 
     Attributes:

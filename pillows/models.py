@@ -7,10 +7,10 @@ transform returns) -> `Batch` (documents that are written together) -> `WriteRes
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.errors import PermanentError
@@ -127,8 +127,7 @@ class Change(msgspec.Struct, gc=False):
         return self.revs[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeBatch:
+class ChangeBatch(Struct, frozen=True, kw_only=True):
     """Some changes in feed order, cut where the feed has a position.
 
     Attributes:
@@ -221,8 +220,7 @@ def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
     return list(chosen.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Struct, frozen=True, kw_only=True):
     """Documents that are written together: at most one entry per document id.
 
     Attributes:
@@ -259,8 +257,7 @@ class Batch:
         return {tail: each for tail, each in self.checkpoints.items() if tail.database not in held}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteResult:
+class WriteResult(Struct, frozen=True, kw_only=True):
     """A transport's answer for a batch. A document that is in none of the three was applied.
 
     Attributes:
@@ -274,8 +271,7 @@ class WriteResult:
     retry: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportResult:
+class TransportResult(Struct, frozen=True, kw_only=True):
     """The outcome of a batch in one transport, when every document is settled.
 
     Attributes:

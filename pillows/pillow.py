@@ -11,11 +11,11 @@ for change in feed.changes(since=checkpoint.seq):      # CouchDB _changes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import gevent
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.clock import Clock
@@ -48,8 +48,7 @@ TURN_SECONDS = 0.01
 SLOW_SECONDS = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pillow:
+class Pillow(Struct, frozen=True, kw_only=True):
     """A configured pipeline.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from gevent.event import Event
+from msgspec import Struct, field
 
 from checkpoints import Seq
 from pillows.errors import FatalError, PillowError, RetryableError
@@ -19,8 +19,7 @@ from pillows.transports.base import Transport
 from pillows.user_code import confine, describe_error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class Preview(Struct, frozen=True, kw_only=True):
     """The preview of one change.
 
     Attributes:

@@ -22,9 +22,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
+
+from msgspec import Struct, field
 
 from checkpoints.finding import Finding
 from checkpoints.replica import Key
@@ -35,8 +36,7 @@ _decode_at = json.JSONDecoder().raw_decode
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
-@dataclass(slots=True)
-class JournalScan:
+class JournalScan(Struct):
     """The content of a journal.
 
     Attributes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from checkpoints.files.directory import Directory
 from checkpoints.pod.hooks import EntryHooks
@@ -17,8 +18,7 @@ from checkpoints.pod.metadata import META, StoreMetadata, lower_bounds, satisfie
 from checkpoints.pod.segments import StoreScan, segment_name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(Struct, frozen=True, kw_only=True):
     """One commit.
 
     Attributes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from checkpoints.errors import IntegrityError, StoreClosed, StoreError, StoreWriteError
 from checkpoints.files.blocking import run_blocking
@@ -26,8 +27,7 @@ from checkpoints.pod.segments import StoreScan, scan_beside_a_writer, scan_store
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """The settings with which a store is opened.
 
     Attributes:

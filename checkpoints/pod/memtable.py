@@ -10,8 +10,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 from checkpoints.pod.codec import Key, check_key, encode_value, line_of, text_of, value_of
 from checkpoints.pod.hooks import EntryHooks
@@ -21,8 +22,7 @@ from checkpoints.pod.segment_map import SegmentMap
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirtySegments:
+class DirtySegments(Struct, frozen=True, kw_only=True):
     """The segments of one commit.
 
     Attributes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from checkpoints.errors import IntegrityError, NewerFormat
 
@@ -19,8 +20,7 @@ META = ".meta"
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreMetadata:
+class StoreMetadata(Struct, frozen=True, kw_only=True):
     """The content of a store's `.meta`.
 
     Attributes:

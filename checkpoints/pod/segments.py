@@ -10,7 +10,8 @@ import contextlib
 import gzip
 import re
 import zlib
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from checkpoints.errors import IntegrityError
 from checkpoints.files.directory import LOCK, Directory
@@ -24,8 +25,7 @@ _ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
 SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
 
 
-@dataclass(slots=True, kw_only=True)
-class StoreScan:
+class StoreScan(Struct, kw_only=True):
     """The content of a store's files.
 
     Attributes:

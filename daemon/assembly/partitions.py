@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from daemon.assembly.feeds import Prefilter, build_backfill_source, build_lone_feed

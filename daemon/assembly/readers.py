@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from daemon.assembly.feeds import build_lone_feed
@@ -19,8 +20,7 @@ from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
+class Database(Struct, frozen=True, kw_only=True):
     """A database that is read once for all of its pillows.
 
     Attributes:

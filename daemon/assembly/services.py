@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.backfill.backfills import Backfills
@@ -17,8 +18,7 @@ if TYPE_CHECKING:  # few daemons need Kafka's client
     from daemon.kafka.engine import Engine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Services(Struct, frozen=True, kw_only=True):
     """The parts that all tails share. The code that opened them closes them.
 
     Attributes:

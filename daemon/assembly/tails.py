@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import ConfigDigest, TailKey
 from daemon.assembly.feeds import (

@@ -9,10 +9,10 @@ the feed returned before. With a single copy there is no wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from daemon.backfill.backfill import Backfill, BackfillState, RangeState
 from daemon.backfill.store import BackfillStore
@@ -38,8 +38,7 @@ RETRY_SECONDS = 2.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillSource:
+class BackfillSource(Struct, frozen=True, kw_only=True):
     """The source of a tail, for a backfill.
 
     Attributes:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from daemon.cli.main import pillowd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(Struct, frozen=True, kw_only=True):
     """An option.
 
     Attributes:
@@ -23,8 +22,7 @@ class Parameter:
     help: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandPage:
+class CommandPage(Struct, frozen=True, kw_only=True):
     """One command.
 
     Attributes:

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder
 from importlib.machinery import SourceFileLoader as _SourceFileLoader
@@ -23,6 +22,8 @@ from importlib.util import decode_source
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+
+from msgspec import Struct
 
 from daemon.config.trust import check_folder
 from pillows import registry
@@ -101,8 +102,7 @@ def exchange(*, keep: bool = True) -> Iterator[None]:
             _put_back(former)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
+class _Taken(Struct, frozen=True, kw_only=True):
     folders: dict[str, str]
     modules: dict[str, ModuleType]
     registered: dict[tuple[str, str], Any]

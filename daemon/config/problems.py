@@ -7,8 +7,10 @@ An operator who corrects a file wants to see every problem at once. So each phas
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from daemon.printable import printable
 from pillows.errors import ConfigError
@@ -20,8 +22,7 @@ KeyPath = tuple[str | int, ...]
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True, order=True):
     """A place in a file.
 
     Attributes:
@@ -35,8 +36,7 @@ class Place:
     column: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigProblem:
+class ConfigProblem(Struct, frozen=True, kw_only=True):
     """One problem of a configuration.
 
     Attributes:

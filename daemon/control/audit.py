@@ -12,13 +12,14 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 from gevent.lock import Semaphore
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from checkpoints import StoreError, StoreWriteError
 from checkpoints.files.blocking import run_blocking
@@ -42,8 +43,7 @@ Outcome = Literal["done", "refused", "failed", "unknown"]
 _log = structlog.get_logger("pillowd.operator")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
+class Actor(Struct, frozen=True, kw_only=True):
     """Who asked for an act.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, IntegrityError, Seq, TailKey
 from daemon.control.snapshot import Snapshots

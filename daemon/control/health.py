@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from daemon.supervision.supervisor import Supervisor
@@ -14,8 +15,7 @@ from pillows.runtime.status import State, TailStatus
 TICK_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(Struct, frozen=True, kw_only=True):
     """The result of one check.
 
     Attributes:

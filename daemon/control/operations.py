@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import gevent
 import structlog
 from gevent.event import Event
 from greenlet import GreenletExit
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from daemon.control.audit import Act
 from daemon.errors import NotFoundError, UnavailableError
@@ -24,8 +25,7 @@ _CLOSE_SECONDS = 2.0
 _log = structlog.get_logger("pillowd.operator")
 
 
-@dataclass(slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, kw_only=True):
     """One piece of work.
 
     Attributes:

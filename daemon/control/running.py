@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from daemon.supervision.supervisor import Supervisor
@@ -18,8 +19,7 @@ if TYPE_CHECKING:  # commands on the files need none of these
     from daemon.verification.runner import VerifyRunner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningDaemon:
+class RunningDaemon(Struct, frozen=True, kw_only=True):
     """The parts of a running daemon.
 
     Attributes:

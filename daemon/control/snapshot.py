@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.clock import Clock
@@ -13,8 +14,7 @@ from pillows.runtime.status import TailStatus
 MAX_AGE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """The state of all tails at one moment.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from gevent.event import Event
+from msgspec import Struct
 
 from checkpoints.replica import Replica
 from daemon.config.models import Config
@@ -35,8 +35,7 @@ class SharedState(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(Struct, frozen=True, kw_only=True):
     """The right to run the pillows.
 
     Attributes:

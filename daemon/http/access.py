@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from daemon.config.listeners import TokenOptions
 from daemon.errors import (
@@ -80,8 +81,7 @@ def check_origin(method: str, headers: Mapping[str, str], own_origins: Collectio
         raise NotPermittedError("a page of another site may not command pillowd")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenOwner:
+class TokenOwner(Struct, frozen=True, kw_only=True):
     """The owner of a token.
 
     Attributes:

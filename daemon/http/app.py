@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from http.client import responses
 from typing import Any
 
 import flask
 import msgspec
 import werkzeug
+from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import get_content_type
@@ -52,8 +52,7 @@ class MethodError(RequestError):
     status = 405
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppSettings:
+class AppSettings(Struct, frozen=True, kw_only=True):
     """Settings of the application of one listener.
 
     Attributes:
@@ -216,8 +215,7 @@ class _Endpoint:
         self._api.requests[endpoint, method, status] += 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asker:
+class _Asker(Struct, frozen=True, kw_only=True):
     """Who sends a request.
 
     Attributes:
@@ -323,8 +321,7 @@ def _parse_body(body: bytes) -> Any:
         raise InvalidRequestError("the body is not JSON") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Response:
+class _Response(Struct, frozen=True, kw_only=True):
     """The response that is sent.
 
     Attributes:

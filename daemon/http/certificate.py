@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from daemon.config.listeners import TlsOptions
 from pillows.clock import Clock
@@ -24,8 +24,7 @@ _ANY_TIME = ssl.VerifyFlags(0x200000)
 _log = structlog.get_logger("pillowd.http")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(Struct, frozen=True, kw_only=True):
     """A certificate that was read.
 
     Attributes:

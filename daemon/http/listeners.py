@@ -6,13 +6,13 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import structlog
 from gevent.socket import wait_read
+from msgspec import Struct
 
 from checkpoints.rpc import unix_socket
 from daemon.config.listeners import TcpOptions, split_address
@@ -34,8 +34,7 @@ _BACKLOG = 128
 _log = structlog.get_logger("pillowd.http")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class Listener(Struct, frozen=True, kw_only=True):
     """A listener of the configuration.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -14,8 +15,7 @@ EVENTS = "text/event-stream"
 MAX_BODY_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """The answer of a handler.
 
     Attributes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from daemon.config.models import Config
 from daemon.kafka.letters import Letters
@@ -36,8 +36,7 @@ class _Member(msgspec.Struct, frozen=True):
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Struct, frozen=True, kw_only=True):
     """The cluster, and the topics through which the daemons of a service exchange their state.
 
     Attributes:

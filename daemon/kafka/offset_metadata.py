@@ -6,10 +6,11 @@ partition reads both. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, Seq
 from pillows.change_topics.partition_feed import to_offset
@@ -24,8 +25,7 @@ MAX_BYTES = 4096
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionPosition:
+class PartitionPosition(Struct, frozen=True, kw_only=True):
     """The committed checkpoint of a partition.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointMoved, StoreWriteError, TailKey
 from daemon.kafka.offset_metadata import PartitionPosition, encode_offset, reset_if_due

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 import gevent
 import structlog
 from confluent_kafka import Message as LibraryMessage
+from msgspec import Struct
 
 from checkpoints import StoreWriteError, TailKey
 from daemon.kafka.offset_metadata import PartitionPosition, find_position
@@ -57,8 +57,7 @@ T = TypeVar("T")
 _log = structlog.get_logger("pillowd.kafka")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssignedPart:
+class AssignedPart(Struct, frozen=True, kw_only=True):
     """A partition assigned to this daemon.
 
     Attributes:

@@ -7,9 +7,10 @@ partitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 from gevent.event import Event
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import StoreWriteError, TailKey
 from daemon.config.models import RestartOptions
@@ -37,8 +38,7 @@ from pillows.runtime.status import State, TailStatus
 READER_SECONDS = 3 * STALE_SECONDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionedSettings:
+class PartitionedSettings(Struct, frozen=True, kw_only=True):
     """The values that a pillow runs with.
 
     Attributes:

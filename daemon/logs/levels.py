@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.suggest import suggest
@@ -31,8 +32,7 @@ DEFAULT_SECONDS = 600.0
 MAX_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggerLevel:
+class LoggerLevel(Struct, frozen=True, kw_only=True):
     """The level of one logger.
 
     Attributes:

@@ -7,8 +7,9 @@ a URL, the text of an error, or a database. `pillowd_pillow_info` alone names th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from daemon.rebuilds.record import RebuildState
 from pillows.observer import Rewind
@@ -38,8 +39,7 @@ _PILLOW = {"pillow": CONFIGURED}
 _TRANSPORT = {"pillow": CONFIGURED, "transport": CONFIGURED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Metric(Struct, frozen=True, kw_only=True):
     """A family of series.
 
     Attributes:

@@ -6,9 +6,10 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
+
+from msgspec import Struct
 
 from daemon.metrics.catalogue import CATALOGUE, list_series
 
@@ -37,8 +38,7 @@ class UnknownMetricError(ValueError):
     """A panel asks for something that the catalogue does not have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
+class Panel(Struct, frozen=True, kw_only=True):
     """One panel.
 
     Attributes:

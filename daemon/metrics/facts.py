@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from daemon.config.models import Config
@@ -16,8 +17,7 @@ from pillows.feed.shared.pool import FeedPool
 from pillows.runtime.status import TailStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailLabels:
+class TailLabels(Struct, frozen=True, kw_only=True):
     """The labels of one tail.
 
     Attributes:
@@ -33,8 +33,7 @@ class TailLabels:
     verifies: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionFacts:
+class ConnectionFacts(Struct, frozen=True, kw_only=True):
     """Outcomes of the requests to one source.
 
     Attributes:
@@ -46,8 +45,7 @@ class ConnectionFacts:
     outcomes: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """The sources of metrics that are read at each scrape.
 
     Attributes:

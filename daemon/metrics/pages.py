@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gevent.lock import BoundedSemaphore
+from msgspec import Struct
 from prometheus_client.exposition import choose_encoder
 
 from pillows.clock import Clock
@@ -14,8 +14,7 @@ from pillows.clock import Clock
 MAX_AGE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Struct, frozen=True, kw_only=True):
     """The answer to a scrape.
 
     Attributes:

@@ -11,11 +11,12 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints.files import replace_file, sync_directory
 from daemon.cli.exit_codes import CommandError
@@ -50,8 +51,7 @@ ChooseColumns = Callable[[Config], Mapping[str, str]]
 FindColumns = Callable[[Config], Mapping[str, str] | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
+class Mirror(Struct, frozen=True, kw_only=True):
     """One database and one target.
 
     Attributes:

@@ -10,11 +10,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from daemon.app import Daemon

@@ -15,9 +15,10 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+
+from msgspec import Struct
 
 from pillows import registry
 from pillows.errors import ConfigError
@@ -27,8 +28,7 @@ _STORE = "checkpoints.checkpoint_store:CheckpointStore"
 _SWITCH = "daemon.rebuilds.switch:Switch"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """The method that a failpoint wraps.
 
     Attributes:
@@ -65,8 +65,7 @@ PLACES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failpoint:
+class Failpoint(Struct, frozen=True, kw_only=True):
     """An armed place.
 
     Attributes:

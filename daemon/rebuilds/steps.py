@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from daemon.rebuilds.record import KEPT, Rebuild, RebuildState
 from pillows.runtime.status import State, TailStatus
@@ -25,8 +26,7 @@ class Step(StrEnum):
 _UNFINISHED = {RebuildState.SWITCHING: Step.SWITCH, RebuildState.DROPPING: Step.DROP}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextStep:
+class NextStep(Struct, frozen=True, kw_only=True):
     """The decision.
 
     Attributes:

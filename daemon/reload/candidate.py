@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from checkpoints.files.blocking import run_blocking
@@ -19,8 +20,7 @@ from daemon.reload.source import ConfigSource
 from daemon.supervision.supervised_tail import TailFactory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InEffect:
+class InEffect(Struct, frozen=True, kw_only=True):
     """A configuration in effect.
 
     Attributes:
@@ -43,8 +43,7 @@ class InEffect:
         return cls(config=config, parts=list_parts(config, keys, plugins=plugins), plugins=plugins)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Struct, frozen=True, kw_only=True):
     """A valid configuration that can be put into effect.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from checkpoints.files.blocking import run_blocking
@@ -40,8 +41,7 @@ _NOT_USED: Mapping[str, Any] = {"tests": (), "verify": VerifyOptions(), "rebuild
 Address = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailParts:
+class TailParts(Struct, frozen=True, kw_only=True):
     """Everything that a tail is built from. Tails of equal parts behave alike.
 
     Settings are compared by value, secrets included: a rotated password changes every tail that uses it.
@@ -72,8 +72,7 @@ class TailParts:
         return frozenset(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(Struct, frozen=True, kw_only=True):
     """What becomes of each tail, in configured order.
 
     Attributes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import cast
 
 import gevent
 import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from msgspec import Struct
 
 from checkpoints import StoreError, TailKey
 from checkpoints.files.blocking import call_safely
@@ -36,8 +36,7 @@ _KILL_SECONDS = 5.0
 _log = structlog.get_logger("pillowd.config")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True, kw_only=True):
     """The result of a reload, or of its check.
 
     Attributes:
@@ -49,8 +48,7 @@ class Reloaded:
     notes: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReloadRecord:
+class ReloadRecord(Struct, frozen=True, kw_only=True):
     """The outcome of reloads so far. The start of the daemon counts as the first.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
+from msgspec import Struct
 
 from checkpoints import TailKey
 from daemon.checks.functions import check_functions
@@ -22,8 +22,7 @@ from pillows.errors import ConfigError
 from pillows.transports.common.builds import find_live_key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigSource:
+class ConfigSource(Struct, frozen=True, kw_only=True):
     """Where a configuration is read from again, and which of its tails run.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.clock import Clock
@@ -20,8 +21,7 @@ _INTERVAL_SECONDS = 60.0
 _PASSING = (State.STARTING,)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotableEvent:
+class NotableEvent(Struct, frozen=True, kw_only=True):
     """One event.
 
     Attributes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from daemon.control.snapshot import Snapshot

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 #: The facts of a tail by their names: what `msgspec` can encode as JSON.
 Facts = Mapping[str, Any]
@@ -20,8 +20,7 @@ _AGE_TOLERANCE_SECONDS = 1.5
 _REMEMBERED = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(Struct, frozen=True, kw_only=True):
     """An update for one reader.
 
     Attributes:
@@ -37,8 +36,7 @@ class Update:
     gone: Sequence[str]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Known:
+class _Known(Struct, kw_only=True):
     facts: Facts  # ages as the monotonic seconds of their beginning
     version: int
     delta: bytes  # what changed with that version

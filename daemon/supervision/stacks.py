@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from gevent import Greenlet
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.user_code import describe_greenlet
@@ -19,8 +19,7 @@ Run: TypeAlias = "Greenlet[..., BaseException | None]"
 _PILLOW = "pillow"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class Stack(Struct, frozen=True, kw_only=True):
     """A greenlet, and where it waits.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.clock import Clock
@@ -15,8 +16,7 @@ from pillows.runtime.status import State
 LENGTH = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateChange:
+class StateChange(Struct, frozen=True, kw_only=True):
     """A state that a tail entered.
 
     Attributes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import gevent
 import structlog
 from gevent.event import Event
 from greenlet import GreenletExit
+from msgspec.structs import replace
 
 from checkpoints import CheckpointMoved, TailKey
 from daemon.config.models import RestartOptions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.clock import Clock
@@ -14,8 +15,7 @@ from pillows.progress.lag import Rate
 NO_TRANSPORT = {"source", "checkpoint"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportStatus:
+class TransportStatus(Struct, frozen=True, kw_only=True):
     """The facts of one transport at one moment. Counts are those since the daemon started.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from zlib import crc32
+
+from msgspec import Struct
 
 from pillows.kafka.topic import Topic
 
@@ -29,8 +30,7 @@ _SMALL = {
 _CHANGES = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(3600 * 1000)}
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceTopics:
+class ServiceTopics(Struct, frozen=True):
     """The names of a service's topics, groups and transactions.
 
     Attributes:

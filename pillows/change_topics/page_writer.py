@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pillows.change_topics.names import ServiceTopics
 from pillows.change_topics.pages import Piece
@@ -23,8 +24,7 @@ from pillows.kafka.producer import Producer
 from pillows.models import ChangeBatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Destination(Struct, frozen=True, kw_only=True):
     """Where the changes of a database go.
 
     Attributes:

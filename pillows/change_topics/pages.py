@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import ChangeBatch
@@ -17,8 +17,7 @@ PAGE_CHANGES = 1000
 PAGE_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A batch of the feed, and the database that it comes from.
 
     Attributes:

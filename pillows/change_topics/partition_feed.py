@@ -12,12 +12,12 @@ A position is the offset of the next record, as a number. The beginning is the f
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError
 from confluent_kafka import Message as LibraryMessage
 from gevent.event import Event
+from msgspec import Struct
 
 from checkpoints import Seq
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_change, decode_purge
@@ -66,8 +66,7 @@ class PartitionReader(Protocol):
         """Return the offset after the last record; None if it is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(Struct, frozen=True):
     """Records that are handed over together.
 
     Attributes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from checkpoints import Seq
 from pillows.change_topics.names import ServiceTopics, find_unit
@@ -18,8 +17,7 @@ from pillows.kafka.topic_log import read_log
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Position(Struct, frozen=True, kw_only=True):
     """The position up to which a database was read.
 
     Attributes:

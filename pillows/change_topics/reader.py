@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Seq, TailKey
 from pillows.change_topics.page_writer import Destination, PageWriter

@@ -6,9 +6,8 @@ their own, so a compaction never drops a change for a request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 #: What the key of a request begins with. No document's id does: it is UTF-8.
 _PREFIX = b"\xff"
@@ -22,8 +21,7 @@ class _Value(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request.
 
     Attributes:

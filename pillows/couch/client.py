@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -17,6 +16,7 @@ import gevent
 import msgspec
 import requests
 import urllib3
+from msgspec import Struct
 
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator
@@ -59,8 +59,7 @@ SMALL_ANSWER_BYTES = 2**20
 LIST_ANSWER_BYTES = 8 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
+class _Request(Struct, frozen=True, kw_only=True):
     method: str
     path: str
     body: bytes | None = None

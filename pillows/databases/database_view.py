@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, TailKey
 from pillows.databases.names import with_key, without_keys

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointStore, IntegrityError, Seq
 from pillows.couch.client import CouchClient

@@ -9,7 +9,6 @@ databases by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import pairwise
@@ -17,6 +16,7 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec import Struct
 
 from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.database_info import DatabaseInfo, get_database_info
@@ -51,8 +51,7 @@ class _Entry(msgspec.Struct):
     info: DatabaseInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Struct, frozen=True):
     """A database as a sweep found it.
 
     Attributes:

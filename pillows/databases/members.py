@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
 from pillows.couch.client import CouchClient

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.couch.client import CouchClient
@@ -33,8 +34,7 @@ class TurnBackfill(Protocol):
         """Send the documents. Return soon after the turn should end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabasesSettings:
+class DatabasesSettings(Struct, frozen=True, kw_only=True):
     """The values that a pillow on several databases runs with.
 
     Attributes:

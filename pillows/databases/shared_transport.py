@@ -7,11 +7,12 @@ So ten thousand small databases need a few transactions or requests rather than 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
 
 import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, TailKey
 from pillows.databases.member_store import give_way
@@ -23,8 +24,7 @@ from pillows.transports.base import TargetState, Transport
 from pillows.user_code import confine
 
 
-@dataclass(eq=False, slots=True)
-class _Submission:
+class _Submission(Struct, eq=False):
     """A batch of one database that waits to be written.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from gevent.event import Event
 from gevent.pool import Pool
+from msgspec import Struct
 
 from checkpoints import Seq
 from checkpoints.files.blocking import call_safely
@@ -45,8 +45,7 @@ PAUSE_SECONDS = 1.0
 UPDATES, LISTING = "updates", "listing"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """A feature that a server lacks.
 
     Attributes:

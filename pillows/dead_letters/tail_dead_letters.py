@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
@@ -11,8 +12,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.observer import Observer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailDeadLetters:
+class TailDeadLetters(Struct, frozen=True, kw_only=True):
     """The dead letters of one tail, and the facts added to each.
 
     Attributes:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter
@@ -43,8 +44,7 @@ REWIND_MIN_DOCUMENTS = 10_000
 REWIND_MIN_STALE_RATIO = 0.9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
+class BatchResult(Struct, frozen=True, kw_only=True):
     """The outcome of one batch.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter, make_dead_letter
@@ -20,8 +21,7 @@ Outcome = DocumentRows | Document | DeadLetter | None
 Item = tuple[PendingRange, Outcome]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionedItems:
+class PartitionedItems(Struct, frozen=True, kw_only=True):
     """The items of a batch, grouped by the action that they need.
 
     Attributes:

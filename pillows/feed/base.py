@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gevent.event import Event
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.errors import RecreatedError
@@ -35,8 +36,7 @@ def make_recreated_error(database: str, evidence: str) -> RecreatedError:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseIdentity:
+class DatabaseIdentity(Struct, frozen=True, kw_only=True):
     """What identifies a database, as far as a server says.
 
     Attributes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 from urllib.parse import quote
 
 from gevent.event import Event
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Seq, TailKey
 from checkpoints.checkpoint import NO_TAIL
@@ -51,8 +52,7 @@ LONG_SEQ = 6000
 MAX_WRITES_PER_SECOND = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
+class Backlog(Struct, frozen=True, kw_only=True):
     """How many changes followed a position.
 
     Attributes:

@@ -6,11 +6,11 @@ Documents that are deleted are not listed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.database_info import get_database_info
@@ -38,8 +38,7 @@ class _Found(msgspec.Struct):
     bookmark: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdPage:
+class IdPage(Struct, frozen=True, kw_only=True):
     """One page of ids.
 
     Attributes:

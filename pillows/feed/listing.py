@@ -16,11 +16,12 @@ holds it like any other: the position of the feed, and the last id under the wat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.clock import Clock
@@ -42,8 +43,7 @@ _MARK = "_all_docs"
 LISTED = f'["{_MARK}",'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListingPosition:
+class ListingPosition(Struct, frozen=True, kw_only=True):
     """A position in the list of documents.
 
     Attributes:

@@ -8,10 +8,10 @@ so with a limit that is a multiple of the interval rows 1, 101, 201 ... carry a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import msgspec
+from msgspec import Struct
 
 from checkpoints import Seq
 from pillows.feed.options import SourceOptions
@@ -29,8 +29,7 @@ IDS_ROWS = 2_000
 LARGE_DOCUMENT_BYTES = 16 * 2**10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Struct, frozen=True, kw_only=True):
     """One request of a catch-up.
 
     Attributes:

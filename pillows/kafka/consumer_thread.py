@@ -10,13 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer as LibraryConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as LibraryMessage
 from gevent import monkey
+from msgspec import Struct
 
 from pillows.errors import PillowError, RetryableError
 from pillows.kafka.delivery import to_failure
@@ -52,8 +52,7 @@ _Empty: type[Exception] = monkey.get_original("_queue", "Empty")
 Call = Callable[[LibraryConsumer | None], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rebalance:
+class Rebalance(Struct, frozen=True, kw_only=True):
     """A change of the assigned partitions.
 
     Attributes:

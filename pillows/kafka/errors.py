@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, PillowError, RetryableError
 
@@ -56,8 +57,7 @@ _VERDICTS = {name: verdict for verdict, names in _NAMES.items() for name in name
 _UNTRUSTED = "certificate verify failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     """An error that Kafka or its client library reported.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pillows.errors import PillowError
 
@@ -14,8 +15,7 @@ REVOKE_SECONDS = 5.0
 ASSIGN_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """A membership in a consumer group.
 
     Attributes:
@@ -30,8 +30,7 @@ class Group:
     session_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offset:
+class Offset(Struct, frozen=True, kw_only=True):
     """A position in a partition.
 
     Attributes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as LibraryMessage
+from msgspec import Struct
 
 from pillows.errors import RetryableError
 from pillows.kafka.delivery import to_failure
@@ -22,8 +22,7 @@ from pillows.serial_worker import SerialWorker
 _POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopicLog:
+class TopicLog(Struct, frozen=True, kw_only=True):
     """The content of one partition.
 
     Attributes:

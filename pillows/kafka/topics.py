@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -14,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
+from msgspec import Struct
 
 from pillows.errors import RetryableError
 from pillows.kafka.delivery import to_failure
@@ -29,8 +29,7 @@ _IN_TIME = {"request_timeout": CALL_SECONDS}
 _DONE_MEANWHILE = ("TOPIC_ALREADY_EXISTS", "INVALID_PARTITIONS")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterDescription:
+class ClusterDescription(Struct, frozen=True, kw_only=True):
     """The brokers and topics of a cluster.
 
     Attributes:

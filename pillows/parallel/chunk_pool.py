@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import gevent
 import msgspec
+from msgspec import Struct, field
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import make_dead_letter
@@ -28,8 +28,7 @@ MAX_DEATHS_IN_A_ROW = 50
 MakePool = Callable[[int, PoolEvents], WorkerPool]
 
 
-@dataclass(slots=True, eq=False)
-class ChunkOutcomes:
+class ChunkOutcomes(Struct, eq=False):
     """Changes that workers process, and their outcomes.
 
     Attributes:
@@ -56,8 +55,7 @@ class ChunkOutcomes:
         return to_outcome(tail, self.changes[index], self.sent[index])
 
 
-@dataclass(slots=True, eq=False)
-class _Task:
+class _Task(Struct, eq=False):
     """The changes that one worker gets as one task."""
 
     outcomes: ChunkOutcomes

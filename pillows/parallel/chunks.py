@@ -6,7 +6,8 @@ A chunk ends at the end of a batch, so that its end has a position if the batch 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pillows.models import Change
 from pillows.progress.watermark import PendingRange
@@ -22,8 +23,7 @@ CHUNK_SECONDS = 0.1
 FIRST_CHANGES = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class Chunk(Struct, frozen=True, kw_only=True):
     """Consecutive changes.
 
     Attributes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
 import gevent
 import msgspec
 from gevent.queue import Queue
+from msgspec import Struct, field
 
 from pillows.clock import Clock, SystemClock
 from pillows.errors import FatalError, PermanentError, PillowError, RetryableError
@@ -35,8 +35,7 @@ def count_workers(workers: int | Literal["auto"]) -> int:
     return workers
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The result of a task.
 
     Attributes:
@@ -50,8 +49,7 @@ class Finished:
     error: PillowError | None = None
 
 
-@dataclass(slots=True)
-class _Attempt:
+class _Attempt(Struct):
     task: Sequence[Any]
     payload: msgspec.Raw
     tries: int = 1

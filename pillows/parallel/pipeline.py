@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from pillows.clock import Turn
 from pillows.dead_letters.dead_letter import make_dead_letter
@@ -39,8 +39,7 @@ END_SECONDS = 2.0
 RETRY_POOL_SECONDS = 10.0
 
 
-@dataclass(slots=True, eq=False)
-class _QueuedChunk:
+class _QueuedChunk(Struct, eq=False):
     """A chunk whose outcomes are not pushed yet."""
 
     chunk: Chunk

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from dataclasses import dataclass
 
 import gevent
 import msgspec
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.errors import FatalError, PillowError
@@ -33,8 +33,7 @@ _MORE_MEMORY = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLimits:
+class WorkerLimits(Struct, frozen=True, kw_only=True):
     """The limits of each worker.
 
     Attributes:
@@ -50,8 +49,7 @@ class WorkerLimits:
     tasks: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """A task was done.
 
     Attributes:
@@ -61,8 +59,7 @@ class Done:
     payload: msgspec.Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A task raised an error.
 
     Attributes:
@@ -72,8 +69,7 @@ class Failed:
     error: PillowError
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """The worker ended while it worked on a task.
 
     Attributes:

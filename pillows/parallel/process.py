@@ -8,7 +8,6 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import gevent
 import msgspec
 from gevent import socket, subprocess
 from gevent.queue import Queue
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.parallel import protocol
@@ -49,8 +49,7 @@ class Cause(StrEnum):
     MEMORY = "memory"  # a task took too much: it ended by itself, or was killed here
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How a worker process ended.
 
     Attributes:
@@ -66,8 +65,7 @@ class Ending:
         return f"{self.cause} ({self.how})" if self.how else str(self.cause)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Program(Struct, frozen=True, kw_only=True):
     """What a worker process runs.
 
     Attributes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+from msgspec import Struct
 
 from checkpoints import Tracker
 from pillows.errors import ConfigError
@@ -27,8 +28,7 @@ class Range(NamedTuple):
     end: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True):
     """The progress of the work.
 
     Attributes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from checkpoints import Checkpoint, CheckpointMoved, StoreWriteError, TailKey

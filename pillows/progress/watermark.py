@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from checkpoints import Seq
 from pillows.models import ChangeBatch
@@ -55,8 +56,7 @@ class PendingRange:
         self.least_epoch = batch.least_epoch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatermarkMove:
+class WatermarkMove(Struct, frozen=True, kw_only=True):
     """How far the watermark moved.
 
     Attributes:
@@ -75,7 +75,7 @@ class WatermarkMove:
     pending: int | None = None
     purge_seq: str | None = None
     pass_done: bool = False
-    arrived_at: float | None = field(default=None, compare=False)
+    arrived_at: float | None = None
 
 
 class Watermark:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from checkpoints import StoreWriteError, TailKey
 from pillows.errors import FatalError, RetryableError, StoppedError
@@ -15,8 +16,7 @@ from pillows.retry.cancellable import StopAwareWaiter
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Retrier:
+class Retrier(Struct, frozen=True):
     """Retries everything that one tail reads and writes.
 
     Attributes:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.user_code import confine
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A job that is done now and then.
 
     Attributes:

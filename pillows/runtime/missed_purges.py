@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.errors import FatalError, PurgesMissedError
@@ -33,8 +35,7 @@ REMOVABLE_SHARE = 0.01
 _DESIGN = "_design/"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissedPurgesOptions:
+class MissedPurgesOptions(Struct, frozen=True, kw_only=True):
     """How far a tail goes by itself.
 
     Attributes:
@@ -46,8 +47,7 @@ class MissedPurgesOptions:
     overlap_seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Struct, frozen=True, kw_only=True):
     """The result of a comparison.
 
     Attributes:

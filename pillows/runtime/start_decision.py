@@ -9,15 +9,16 @@ Other modules refuse later, when they learn more: CONTRIBUTING.md, "How to add a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, ConfigDigest, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.transports.base import TargetState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartupFacts:
+class StartupFacts(Struct, frozen=True, kw_only=True):
     """The facts before the first change is read.
 
     Attributes:
@@ -39,8 +40,7 @@ class StartupFacts:
     former: Mapping[TailKey, Checkpoint] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartDecision:
+class StartDecision(Struct, frozen=True, kw_only=True):
     """Where to start.
 
     Attributes:

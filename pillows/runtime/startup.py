@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError

@@ -5,9 +5,8 @@ The supervisor creates a new tail for each start, so no state of a crashed tail 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointMoved
 from pillows.errors import LaterEpochError, PurgesMissedError, SourceChangedError, StoppedError

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from checkpoints import ConfigDigest, TailKey
 from pillows.clock import Clock
@@ -23,8 +24,7 @@ from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.transports.base import Transport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailSettings:
+class TailSettings(Struct, frozen=True, kw_only=True):
     """The values that a tail runs with.
 
     Attributes:
@@ -74,8 +74,7 @@ class ClosableCarrier(Carrier, Protocol):
 MakeCarrier = Callable[[Pipeline, Retrier, DatabaseIdentity, Callable[[], None]], ClosableCarrier]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TailServices:
+class TailServices(Struct, frozen=True, kw_only=True):
     """The services that a tail uses. The stores are shared with other tails, and closed by their owner.
 
     Attributes:

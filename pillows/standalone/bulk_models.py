@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pillows import strict_json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkOptions:
+class BulkOptions(Struct, frozen=True, kw_only=True):
     """How documents are pushed in bulk.
 
     Attributes:
@@ -78,8 +78,7 @@ class _Named(msgspec.Struct):
     id: str = msgspec.field(name="_id", default="")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkOutcome:
+class BulkOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of a batch. A document that is in neither mapping was written.
 
     The ids are for people. If a batch has several documents with one id, or some without, only the counts

@@ -18,11 +18,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
+
+from msgspec import Struct, field
 
 from checkpoints import TailKey
 from checkpoints.files.fork_safety import register_for_fork
@@ -48,8 +49,7 @@ class PusherClosed(PillowError):
     """The pusher is closed and takes no more documents."""
 
 
-@dataclass(slots=True, kw_only=True)
-class BulkCounts:
+class BulkCounts(Struct, kw_only=True):
     """The outcome of documents.
 
     Attributes:

@@ -27,10 +27,11 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError
@@ -40,8 +41,7 @@ from pillows.transports.common.builds import BuildSwitch
 from pillows.transports.common.mirroring import MirrorSupport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(Struct, frozen=True, kw_only=True):
     """One document as an output holds it.
 
     Attributes:
@@ -55,8 +55,7 @@ class Stored:
     rev: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetState:
+class TargetState(Struct, frozen=True, kw_only=True):
     """The state of a pillow that a target has stored, read when it is opened.
 
     Attributes:
@@ -120,8 +119,7 @@ class TargetState:
         return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """One of the parts into which a pillow's documents are divided, each with a tail of its own.
 
     Attributes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 
 import gevent
 from gevent.event import Event
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.errors import FatalError, PermanentError, RetryableError
@@ -33,8 +33,7 @@ GROUP_DOCUMENTS = 200
 RETRY_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """One output of one transport.
 
     Attributes:
@@ -53,8 +52,7 @@ class Target:
         return f"{self.transport.name}/{self.output}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentSelection:
+class ContentSelection(Struct, frozen=True, kw_only=True):
     """The choice of documents whose rows are compared.
 
     Attributes:

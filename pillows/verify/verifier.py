@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from gevent.event import Event
+from msgspec import Struct
 
 from checkpoints import Checkpoint, Seq
 from pillows.clock import Clock
@@ -45,8 +45,7 @@ KINDS = ("missing", "stale", "phantom")
 ALTERED = "altered"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetReport:
+class TargetReport(Struct, frozen=True, kw_only=True):
     """The result for one target.
 
     Attributes:
@@ -66,8 +65,7 @@ class TargetReport:
     examples: Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """The result of a verification.
 
     Attributes:
@@ -93,8 +91,7 @@ class Report:
         return not any(count for found in self.targets for count in found.counts.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyContext:
+class VerifyContext(Struct, frozen=True, kw_only=True):
     """The parts of a verification.
 
     Attributes:
@@ -119,7 +116,7 @@ class VerifyContext:
     clock: Clock
     wait_seconds: float
     source_timeout_seconds: float = 60.0
-    progress: Callable[[str, int, int | None], None] = field(default=lambda _what, _count, _total: None)
+    progress: Callable[[str, int, int | None], None] = lambda _what, _count, _total: None
     contents: ContentSelection | None = None
 
 

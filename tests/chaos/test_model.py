@@ -7,7 +7,6 @@ the transports are sets that fail when they are told to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError, TailKey
 from pillows.delivery.fanout import FanOut

@@ -6,9 +6,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, ConfigDigest, Seq, TailKey
 from daemon.assembly.pipelines import build_transports

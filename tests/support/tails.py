@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import fields, replace
 
 from checkpoints import Checkpoint, CheckpointStore, ConfigDigest, TailKey
 from pillows.clock import Clock, SystemClock

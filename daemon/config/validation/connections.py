@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 from pydantic import ConfigDict
 
 from daemon.config.models import ConnectionConfig
@@ -39,8 +39,7 @@ class _UnloadedTransport(Transport):
     concurrent = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownConnection:
+class KnownConnection(Struct, frozen=True, kw_only=True):
     """A connection of a known type.
 
     Attributes:
@@ -54,8 +53,7 @@ class KnownConnection:
     config: ConnectionConfig | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connections:
+class Connections(Struct, frozen=True, kw_only=True):
     """The connections of a configuration.
 
     Attributes:

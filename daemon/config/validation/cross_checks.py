@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from daemon.config.models import PillowConfig
 from daemon.config.problems import KeyPath, ProblemCollector

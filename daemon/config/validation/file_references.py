@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from daemon.config.problems import ConfigProblem, KeyPath, Place, ProblemCollector
 from daemon.config.validation.model_introspection import is_mapping, types_below

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from daemon.config.problems import KeyPath, Place, ProblemCollector
 from daemon.config.validation.connections import Connections
@@ -12,8 +13,7 @@ from daemon.config.validation.transport_entries import OutputEntry
 from pillows.options import Options, OutputOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """The claim of a pillow's output to a place of a connection.
 
     Attributes:

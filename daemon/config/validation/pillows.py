@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from daemon.config.models import NAME, NextOptions, PillowConfig
 from daemon.config.problems import ConfigProblem, KeyPath, ProblemCollector
@@ -16,8 +17,7 @@ from pillows.feed.options import SourceOptions
 from pillows.suggest import suggest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PillowEntry:
+class PillowEntry(Struct, frozen=True, kw_only=True):
     """The valid parts of a pillow, for the checks of the whole pillow.
 
     Attributes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from daemon.config.models import TransportConfig
 from daemon.config.problems import KeyPath, ProblemCollector
@@ -18,8 +20,7 @@ from pillows.suggest import suggest
 KEYS = ("connection", "name", "timeout", "own_pace", "outputs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputEntry:
+class OutputEntry(Struct, frozen=True, kw_only=True):
     """The settings of one output of an entry.
 
     Attributes:
@@ -35,8 +36,7 @@ class OutputEntry:
     options: OutputOptions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportEntry:
+class TransportEntry(Struct, frozen=True, kw_only=True):
     """An entry whose connection is known.
 
     Attributes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from daemon.config.environment import IN_ENVIRONMENT, VARIABLE
 from daemon.config.problems import KeyPath, Place, ProblemCollector

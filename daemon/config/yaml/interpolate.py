@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from daemon.config.problems import KeyPath, ProblemCollector
 from daemon.config.yaml.nodes import Node
@@ -34,8 +36,7 @@ class _UnfillableError(Exception):
         self.message, self.remedy = message, remedy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpolated:
+class Interpolated(Struct, frozen=True, kw_only=True):
     """A tree whose scalars are filled.
 
     Attributes:
@@ -65,8 +66,7 @@ def interpolate(
     return Interpolated(node=node, secrets=frozenset(filler.secrets)), filler.problems
 
 
-@dataclass(slots=True, kw_only=True)
-class _Filler:
+class _Filler(Struct, kw_only=True):
     environ: Mapping[str, str]
     folder: FilePath
     problems: ProblemCollector = field(default_factory=ProblemCollector)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 import yaml
+from msgspec import Struct, field
+from msgspec.structs import replace
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from daemon.config.problems import KeyPath, Place, ProblemCollector
@@ -28,8 +29,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 _TAGS = "tag:yaml.org,2002:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """A value and its place.
 
     Attributes:
@@ -153,8 +153,7 @@ class _TooMuchError(Exception):
     """The document unfolds into too many nodes, or into itself."""
 
 
-@dataclass(slots=True)
-class _Builder:
+class _Builder(Struct):
     file: str
     problems: ProblemCollector = field(default_factory=ProblemCollector)
     count: int = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from daemon.control.api import ControlApi
 from daemon.errors import InvalidRequestError, NotFoundError, UnavailableError

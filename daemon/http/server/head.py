@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from daemon.http.messages import MAX_BODY_BYTES
 from daemon.http.server.refusals import RefusedError
@@ -27,8 +28,7 @@ _SINGLE = frozenset({"host", "content-length", "transfer-encoding"})
 _WITHOUT_PREFIX = frozenset({"content-type", "content-length"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True, kw_only=True):
     """The head of a request.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from msgspec import Struct
 
 from checkpoints import TailKey
 from pillows.change_topics.names import ServiceTopics
@@ -20,8 +20,7 @@ from pillows.kafka.settings import make_consumer_settings
 from pillows.serial_worker import SerialWorker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupOffsets:
+class GroupOffsets(Struct, frozen=True, kw_only=True):
     """The offsets of one moment.
 
     Attributes:

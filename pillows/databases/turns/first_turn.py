@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.databases.turns.turn import STALLED_SECONDS, Turn, TurnEnd, TurnMonitor, TurnResult, classify

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gevent.event import Event
+from msgspec import Struct
 
 from checkpoints import CheckpointMoved, TailKey
 from pillows.clock import Clock
@@ -48,8 +48,7 @@ class TurnEnd(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnResult:
+class TurnResult(Struct, frozen=True, kw_only=True):
     """The end of a turn.
 
     Attributes:

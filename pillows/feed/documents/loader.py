@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import gevent
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pillows.couch.http.response import TooLargeError, UnreadableError
 from pillows.feed.documents.fetcher import (
@@ -56,8 +57,7 @@ class AverageSize:
         return max(1, min(GROUP_DOCUMENTS, int(GROUP_BYTES / max(self.average_bytes, 1.0))))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Group:
+class _Group(Struct, kw_only=True):
     """Pieces of batches whose documents are fetched with one request."""
 
     pieces: list[ChangeBatch]

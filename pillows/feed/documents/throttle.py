@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from gevent.event import Event
+from msgspec import Struct
 
 from pillows.clock import Clock
 from pillows.couch.errors import ThrottledError
@@ -52,8 +52,7 @@ class ConcurrencyLimit:
             self._answers = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThrottleWait:
+class ThrottleWait(Struct, frozen=True, kw_only=True):
     """The wait of a throttled request.
 
     Attributes:

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Seq, TailKey
 from checkpoints.checkpoint import NO_TAIL

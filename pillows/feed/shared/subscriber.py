@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
 
 import msgspec
 from gevent.event import Event
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Seq, TailKey
 from checkpoints.checkpoint import NO_TAIL
@@ -15,8 +16,7 @@ from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.models import Change, ChangeBatch
 
 
-@dataclass(frozen=True, slots=True)
-class JoinPoint:
+class JoinPoint(Struct, frozen=True):
     """A position, and when the shared feed reached it.
 
     Attributes:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
+from msgspec import Struct
 from pydantic import AfterValidator, Field, model_validator
 
 from pillows import strict_json
@@ -43,8 +43,7 @@ _SCALAR = re.compile(
 _TYPE = re.compile(r"[A-Za-z_][\w.]*( +[A-Za-z_]\w*)*( *\([\d, ]+\))?( +[A-Za-z_]\w*)*( *\[\d*\])*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(Struct, frozen=True, kw_only=True):
     """One column of a table.
 
     Attributes:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from msgspec import Struct, field
 
 from pillows.errors import ConfigError
 from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password, redact_address
@@ -19,8 +20,7 @@ from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password, redact
 TARGET_PASSWORD = "TARGET_PASSWORD"  # noqa: S105  the variable's name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     """A source or a target that was given in one line.
 
     Attributes:

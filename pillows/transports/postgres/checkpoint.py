@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import msgspec
 import psycopg
+from msgspec.structs import replace
 from psycopg import sql
 
 from checkpoints import Checkpoint, TailKey

@@ -13,10 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import psycopg
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, PermanentError

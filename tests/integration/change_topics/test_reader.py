@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.change_topics import page_writer

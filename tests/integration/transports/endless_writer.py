@@ -6,8 +6,9 @@ Args: `jsonl`, `jsonl.gz` or `sqlite`, and the folder or file.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from itertools import count
+
+from msgspec.structs import replace
 
 from pillows.transports.base import Transport
 from pillows.transports.common.columns import TableOutput

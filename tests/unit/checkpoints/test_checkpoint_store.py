@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from checkpoints import (
     POD,
@@ -383,7 +383,7 @@ def test_an_unreadable_count_of_edits_begins_at_one(tmp_path, edits):
         assert store.edit(KEY, lambda present: at("9-x")).edits == 1
 
 
-@pytest.mark.parametrize("name", [each for each in Checkpoint.__slots__ if each not in ("seq", "digest")])
+@pytest.mark.parametrize("name", sorted({*Checkpoint.__struct_fields__} - {"seq", "digest"}))
 def test_a_field_is_stored_unless_it_has_its_default(tmp_path, name):
     default = getattr(at("1-x"), name)
     other = {bool: True, int: 7, float: 7.5, type(None): 7.5 if name == "pipeline_changed_at" else "x"}

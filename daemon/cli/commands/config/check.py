@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import gevent
+from msgspec import Struct
+from msgspec.structs import asdict
 from rich.markup import escape
 
 from checkpoints import Seq, TailKey
@@ -47,8 +48,7 @@ SAMPLE_CHANGES = 20
 _ANSWER_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """The result of connecting to one source or target.
 
     Attributes:

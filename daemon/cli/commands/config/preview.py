@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from gevent.event import Event
+from msgspec.structs import asdict
 
 from checkpoints import Seq
 from daemon import tail_lookup

@@ -6,12 +6,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict, replace
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -263,7 +263,8 @@ def _repair(verifier: Verifier, send: Callable[[list[str]], None]) -> None:
 
 
 def _to_json(report: Report) -> dict[str, Any]:
-    return asdict(report) | {"equal": report.equal}
+    targets = [asdict(each) for each in report.targets]
+    return asdict(report) | {"targets": targets, "equal": report.equal}
 
 
 def _new_progress(*, hidden: bool) -> Progress:

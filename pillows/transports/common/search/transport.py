@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FatalError, PermanentError

@@ -10,11 +10,11 @@ import stat
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from checkpoints import (
     POD,

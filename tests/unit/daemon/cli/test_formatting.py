@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from rich.console import Console
 
 from daemon.app import summary

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import msgspec
+from msgspec.structs import asdict
 
 from checkpoints import TailKey
 from daemon.control.details import Details

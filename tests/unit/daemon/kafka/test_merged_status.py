@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict, fields
 
 from checkpoints import TailKey
 from daemon.kafka.merged_status import limit_by_reader, merge_statuses

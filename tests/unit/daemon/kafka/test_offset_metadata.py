@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, ConfigDigest, Seq
 from daemon.kafka.offset_metadata import (

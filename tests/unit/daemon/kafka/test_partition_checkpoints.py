@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError, TailKey
 from daemon.kafka.offset_metadata import PartitionPosition, decode_offset

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, Seq, StoreWriteError, TailKey
 from daemon.kafka.offset_metadata import PartitionPosition, decode_offset, encode_offset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, Seq, TailKey
 from daemon.metrics.catalogue import REWINDS, STAGES

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from tests.support.hub_meter import HubMeter

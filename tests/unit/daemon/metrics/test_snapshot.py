@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from daemon.metrics.snapshot import pass_ratio
 from pillows.runtime.status import State
@@ -57,4 +56,4 @@ def test_what_never_happened_ages_from_the_start(scrape: Scrape) -> None:
     ],
 )
 def test_the_ratio_of_a_pass(changes: dict[str, int | None], ratio: float | None) -> None:
-    assert pass_ratio(replace(STATUS, **changes)) == ratio  # type: ignore[arg-type]
+    assert pass_ratio(replace(STATUS, **changes)) == ratio

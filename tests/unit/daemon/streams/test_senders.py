@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from typing import Any, cast
 
 import gevent
 from gevent.event import Event
+from msgspec.structs import asdict
 
 from checkpoints import TailKey
 from daemon.control.snapshot import Snapshot

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import gevent
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, compare_checkpoints

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 from msgspec.structs import replace as replace_struct
 
 from checkpoints import Checkpoint, Seq, TailKey

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import accumulate
 
 import gevent
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, Seq
 from pillows.delivery.fanout import FanOut, count_results, find_divergence, raise_most_severe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -10,6 +9,7 @@ import gevent
 import msgspec
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from pillows.clock import SystemClock
 from pillows.dead_letters.dead_letter import DeadLetter

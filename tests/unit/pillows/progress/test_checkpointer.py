@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pillows.feed.base import SIGN_OF_LIFE
 from pillows.progress.lag import WINDOW_SECONDS, Lag, Rate

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.errors import FatalError, PurgesMissedError, RetryableError

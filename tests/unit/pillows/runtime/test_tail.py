@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.delivery.batcher import BatchOptions
@@ -67,7 +68,7 @@ def test_a_restart_reads_on_from_the_checkpoint(tmp_path, running):
     run.until(target.live)
     run.finish()
 
-    again = running(replace(first))
+    again = running(dataclasses.replace(first))
     again.until(lambda: len(feed.asked) == 2)
     again.finish()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Seq, StoreWriteError
 from pillows.delivery.batcher import BatchOptions

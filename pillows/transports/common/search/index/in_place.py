@@ -7,10 +7,11 @@ settings are dynamic, and which fields may be added, is the server's answer: it 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pillows.transports.common.search.encoder import DELETED_AT, MARKED_AT
 from pillows.transports.common.search.index.spec import IndexSpec
@@ -19,8 +20,7 @@ from pillows.transports.common.search.index.spec import IndexSpec
 _HOLDERS = frozenset({"properties", "fields"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexChange:
+class IndexChange(Struct, frozen=True, kw_only=True):
     """The changes to an index.
 
     Attributes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
@@ -27,8 +29,7 @@ class IndexUse(StrEnum):
     OLD = "old"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexInfo:
+class IndexInfo(Struct, frozen=True, kw_only=True):
     """One index.
 
     Attributes:

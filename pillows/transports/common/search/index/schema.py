@@ -17,9 +17,11 @@ durable once it is acknowledged.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
@@ -34,8 +36,7 @@ from pillows.transports.common.search.misfits import UNINDEXED, UNINDEXED_MAPPIN
 from pillows.transports.common.search.options import SearchOutput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexState:
+class IndexState(Struct, frozen=True, kw_only=True):
     """The state of an index when it was opened.
 
     Attributes:

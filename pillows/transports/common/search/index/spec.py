@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
 
@@ -19,8 +19,7 @@ from pillows.transports.common.search.options import SearchOutput, flatten_setti
 _GC_DELETES = "1h"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexSpec:
+class IndexSpec(Struct, frozen=True, kw_only=True):
     """The index that an output needs.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.transports.common.search.index.old_indices import IndexUse, OldIndices
