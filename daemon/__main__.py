@@ -6,17 +6,21 @@ library, holds a reference to one of them.
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 import warnings
 
 
 def start() -> None:
     """Patch the standard library, then run the command and exit with its code."""
+    gc.disable()  # imports leave no garbage; `Commands.get_command` looks for it again
     from daemon.process.patching import patch  # noqa: PLC0415  nothing may be imported before the patch
 
     patch()
     _import_structlog_alone()
     _forgo_guesses()
+    _forgo_plugins()
     from daemon.cli.main import run_command  # noqa: PLC0415  after the patch
 
     sys.exit(run_command(sys.argv[1:]))
@@ -30,6 +34,14 @@ def _forgo_guesses() -> None:
     for guesser in ("chardet", "charset_normalizer"):
         sys.modules[guesser] = None  # type: ignore[assignment]
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
+
+
+def _forgo_plugins() -> None:
+    """Let pydantic look for no plugins of its own: it would read the metadata of every installed distribution.
+
+    Whoever has one for their functions sets the variable to another value (pydantic docs, "Plugins").
+    """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _import_structlog_alone() -> None:

@@ -44,7 +44,8 @@ class Options(BaseModel):
     A validator's message has the form `what is wrong; what to do`, or ends with `such as` and an example.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built when something is first validated: of most models, as a part of the one that they are in.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     #: Settings that no row depends on: changing one is not a changed pipeline.
     NOT_SHAPING: ClassVar[frozenset[str]] = frozenset()

@@ -125,10 +125,10 @@ def test_help_imports_no_command() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-#: Starts the daemon as far as its imports, and prints what it then says.
+#: Starts the daemon as far as its imports, shows its help, and prints what it then says on the last line.
 IMPORTING = (
-    "import sys, time, daemon.__main__, daemon.cli.main as cli\n"
-    "cli.run_command = lambda arguments: __import__('daemon.cli.commands.run') and None\n"
+    "import sys, time, daemon.__main__\n"
+    "sys.argv = ['pillowd', 'run', '--help']\n"
     "try: daemon.__main__.start()\n"
     "except SystemExit: print({})\n"
 )
@@ -143,18 +143,20 @@ def test_the_daemon_imports_nothing_that_it_may_not_need() -> None:
         IMPORTING.format(f"[name for name in {SELDOM.split()} if name in sys.modules]") + "import rich.table"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]"]
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.proof
-def test_the_daemon_is_imported_in_three_tenths_of_a_second() -> None:
-    """The least CPU time of several starts; a failure names the ten slowest modules."""
+def test_the_daemon_is_imported_in_three_tenths_of_a_second(tmp_path: Path) -> None:
+    """The least CPU time of several starts with compiled modules; a failure names the ten slowest modules."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environ["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # the first start compiles into it
 
     def start(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *options, "-c", IMPORTING.format("time.process_time()")]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
 
-    least_seconds = min(float(start().stdout) for _ in range(20))
+    least_seconds = min(float(start().stdout.splitlines()[-1]) for _ in range(20))
     lines = [line.split("|") for line in start("-X", "importtime").stderr.splitlines() if "|" in line]
     modules = sorted(((int(own.split(":")[1]), name.strip()) for own, _, name in lines[1:]), reverse=True)
     slowest = "\n".join(f"{micros:8,} us {name}" for micros, name in modules[:10])
