@@ -37,7 +37,7 @@ def _forgo_guesses() -> None:
 
 
 def _forgo_plugins() -> None:
-    """Let pydantic look for no plugins of its own: it would read the metadata of every installed distribution.
+    """Let pydantic look for no plugins: it would read the metadata of every installed distribution.
 
     Whoever has one for their functions sets the variable to another value (pydantic docs, "Plugins").
     """

@@ -8,8 +8,10 @@ import select
 import time
 from typing import Any
 
+import gevent
 import psycopg
 from psycopg import pq
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 
 from pillows.errors import PillowError
@@ -49,6 +51,53 @@ _SETTINGS = """
 """
 
 
+class HubConnection(psycopg.Connection):
+    """Waits for its socket on gevent's hub.
+
+    psycopg itself would wait through gevent's `poll`, which makes several objects for each wait and wakes up
+    ten times a second: 87 us for each statement instead of 47. There is no deadline but one that the caller
+    sets as a `gevent.Timeout`.
+    """
+
+    _watcher: Any = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Run a generator of psycopg to its end, and return its result.
+
+        Args:
+            gen: yields what it waits for. The bits of `psycopg.waiting.Wait` are those of gevent's events.
+            interval: used only with a timeout.
+            timeout: seconds; None to wait for as long as it takes.
+
+        Raises:
+            psycopg.Error: the statement failed, or another greenlet closed the connection.
+        """
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        hub = gevent.get_hub()
+        try:
+            wanted = next(gen)
+            while True:
+                self._watcher = hub.loop.io(self.pgconn.socket, wanted)
+                try:
+                    hub.wait(self._watcher)
+                finally:
+                    self._watcher.close()
+                    self._watcher = None
+                # If it waited for either, both are tried: libpq does not block.
+                wanted = gen.send(wanted)
+        except StopIteration as end:
+            result: RV = end.value
+            return result
+
+    def close(self) -> None:
+        """Close the connection; a greenlet that waits for it gets an error."""
+        if self._watcher is not None:
+            error = psycopg.OperationalError("The connection was closed.")
+            gevent.get_hub().cancel_wait(self._watcher, error, close_watcher=True)
+        super().close()
+
+
 def open_connection(options: PostgresConnection, application: str) -> psycopg.Connection:
     """Return a new connection with our settings, in autocommit: the caller executes `begin` and `commit`.
 
@@ -60,7 +109,7 @@ def open_connection(options: PostgresConnection, application: str) -> psycopg.Co
     conninfo = _conninfo(options)
     try:
         # Prepared statements would keep a plan made when the table was still small.
-        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection = HubConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         raise _to_refusal(error, conninfo, options.connect_timeout) from None
     try:

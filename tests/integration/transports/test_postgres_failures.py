@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, RetryableError
 from pillows.models import DocumentRows, write_version
+from pillows.transports.postgres.open_connection import open_connection
 from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
 from pillows.transports.postgres.transport import PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, write_until_answered
@@ -191,6 +192,33 @@ def test_a_query_that_nobody_waits_for_is_ended_in_the_server(database: Postgres
         database.query("drop function rest() cascade")
         assert_applied(transport.write(batch(document("a", 1, {"n": 2}))))
     assert rows(database) == {"a": [{"n": 2}]}
+
+
+def test_who_waits_for_a_connection_hears_at_once_that_another_closed_it(database: PostgresDatabase) -> None:
+    connection = open_connection(options(database.dsn), "pillowd test")
+    waiting = gevent.spawn(connection.execute, "select pg_sleep(300)")
+    wait_until(lambda: is_running(database, "pg_sleep(300)"))
+    connection.close()
+    with pytest.raises(psycopg.OperationalError, match="was closed"):
+        waiting.get(timeout=5)
+
+
+def test_others_go_on_while_one_sends_and_awaits_more_than_a_socket_holds(database: PostgresDatabase) -> None:
+    turns = 0
+
+    def take_turns() -> None:
+        nonlocal turns
+        while True:
+            gevent.sleep(0.01)
+            turns += 1
+
+    other = gevent.spawn(take_turns)
+    text = "x" * 20_000_000
+    with closing(open_connection(options(database.dsn), "pillowd test")) as connection:
+        found = connection.execute("select %s, pg_sleep(0.5)::text", (text,)).fetchone()
+    other.kill()
+    assert found == (text, "")
+    assert turns > 5
 
 
 def test_a_server_that_falls_silent_is_given_up_in_time(proxied: PostgresDatabase) -> None:
