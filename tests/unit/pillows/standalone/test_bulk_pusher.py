@@ -301,7 +301,7 @@ def test_pushers_do_not_influence_each_other_and_leave_nothing_behind(pusher):
     assert {len(bulk) for bulk in one.bulks} == {2}
     assert {len(bulk) for bulk in two.bulks} == {5}
     gevent.sleep(0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "one of an earlier test may have ended meanwhile"
     assert greenlets() <= before, "those of earlier tests may end meanwhile"
 
 
