@@ -96,3 +96,37 @@ def test_g6_they_are_chosen_by_stage_error_and_date_over_all_pillows(
     assert ids(capsys, config, "--until", "2026-11-29 00:30:00", "--error", "KeyError") == ["odd"]
     assert ids(capsys, config, "forms", "--until", "2026-11-29") == []
     assert run_command(["dead-letter", "list", "--stage", "nowhere", "--config", config]) == 2
+
+
+def test_show_tells_every_detail_of_one_document(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["dead-letter", "show", "cases", "odd", "--config", config]) == 0
+    out = capsys.readouterr().out
+    assert "KeyError: x" in out
+    assert "1, 1 of this version" in out
+    assert run_command(["dead-letter", "show", "cases", "odd", "--json", "--config", config]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["id"], shown["rev"], shown["stage"]) == ("odd", "1-a", "filter")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("retry", "will be retried"), ("discard", "discarded")], ids=["retry", "discard"]
+)
+def test_one_or_all_are_retried_and_discarded(
+    config: str, capsys: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
+    assert run_command(["dead-letter", command, "cases", "odd", "--config", config]) == 0
+    assert f"cases@couch/cases: 1 dead letter {said}" in capsys.readouterr().out
+    left = 1204 if command == "discard" else 1205
+    assert len(ids(capsys, config, "cases")) == left
+    assert run_command(["dead-letter", command, "cases", "--all", "--json", "--config", config]) == 0
+    assert left in json.loads(capsys.readouterr().out).values()
+    assert len(ids(capsys, config)) == (1 if command == "discard" else 1206)
+
+
+@pytest.mark.parametrize("chosen", [(), ("odd", "--all")], ids=["nothing", "both"])
+def test_a_choice_is_either_documents_or_all(
+    config: str, capsys: pytest.CaptureFixture[str], chosen: tuple[str, ...]
+) -> None:
+    assert run_command(["dead-letter", "discard", "cases", *chosen, "--config", config]) == 2
+    assert "Name documents, or use --all." in capsys.readouterr().err
+    assert len(ids(capsys, config, "cases")) == 1205
