@@ -23,12 +23,14 @@ from daemon.process.systemd import Notifier
 from daemon.reload.source import ConfigSource
 from daemon.serving import serve
 from daemon.state_dir import StateDir, open_state_dir
-from daemon.supervision.supervisor import Supervisor
+from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
 #: How long the start waits for a command that briefly holds the state directory.
 _LOCK_SECONDS = 5.0
+#: Time between two ticks if somebody watches: `mirror --once` ends with the tick that sees it caught up.
+_WATCHED_TICK_SECONDS = 0.1
 #: How often a drain is checked.
 _DRAIN_STEP_SECONDS = 0.1
 #: How long killed pillows may take to close their files and connections.
@@ -105,7 +107,11 @@ class Daemon:
             _log.info(
                 "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
             )
-            supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(parts)])
+            supervisor.run(
+                self._signals.stop,
+                each_tick=[lambda: self._each_tick(parts)],
+                tick_seconds=TICK_SECONDS if self._watch is None else _WATCHED_TICK_SECONDS,
+            )
             return self._drain(supervisor, parts.reloader.config.daemon.shutdown_timeout)
 
     def _stand_by(self, reason: str) -> None:

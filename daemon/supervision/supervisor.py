@@ -263,14 +263,21 @@ class Supervisor:
     def _all(self) -> list[tuple[TailKey, SupervisedTail]]:
         return [*self._tails.items(), *self._removed.items()]
 
-    def run(self, stop: Event, *, each_tick: Iterable[Callable[[], None]] = ()) -> None:
+    def run(
+        self,
+        stop: Event,
+        *,
+        each_tick: Iterable[Callable[[], None]] = (),
+        tick_seconds: float = TICK_SECONDS,
+    ) -> None:
         """Tick until `stop` is set. Wait with a timeout: see `daemon.process.signals`.
 
         Args:
             stop: ends the loop.
             each_tick: called after every tick.
+            tick_seconds: between two ticks, `TICK_SECONDS` at most.
         """
-        while not self._clock.wait(stop, TICK_SECONDS):
+        while not self._clock.wait(stop, tick_seconds):
             self.tick()
             for call in each_tick:
                 call()

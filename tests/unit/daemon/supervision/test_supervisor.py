@@ -438,17 +438,20 @@ def test_every_state_of_a_life_is_told_to_the_observer(house: Callable[..., Hous
     assert seen == ["starting", "backing-off", "starting", "paused"]
 
 
-def test_run_ticks_every_second_until_stopped(house: Callable[..., House]) -> None:
+@pytest.mark.parametrize(("more", "count"), [({}, 5), ({"tick_seconds": 0.25}, 20)])
+def test_run_ticks_every_second_or_more_often_until_stopped(
+    house: Callable[..., House], more: dict[str, float], count: int
+) -> None:
     h = house(one=[crashing, well])
     h.supervisor.start_all()
     stop, ticks = Event(), []
-    loop = gevent.spawn(h.supervisor.run, stop, each_tick=[lambda: ticks.append(h.clock.monotonic())])
+    loop = gevent.spawn(h.supervisor.run, stop, each_tick=[lambda: ticks.append(h.clock.monotonic())], **more)
     h.clock.advance(5)
     stop.set()
     loop.join(timeout=60)
 
     assert loop.dead
-    assert len(ticks) == 5
+    assert len(ticks) == count
     assert h.runs("one") == 2
 
 
