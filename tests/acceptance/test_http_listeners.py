@@ -300,6 +300,7 @@ def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
     daemon = made.daemon.start()
     daemon.wait_for(lambda: all(daemon.status(name)["reason"] for name in pillows), seconds=90)
     said = ask_all(made)
+    assert made.admin.put("/v1/pillows/cases/resume?wait=60s").status == 200, "it was stopped among all else"
     streams, shown = listen_to_all(made, couch_db)
     said += streams
     said += [daemon.command_here("status", "--json").stdout, daemon.command_here("config", "show").stdout]
