@@ -13,7 +13,7 @@ from checkpoints import Seq
 from checkpoints.files.blocking import call_safely
 from pillows.clock import Clock
 from pillows.couch.client import CouchClient
-from pillows.databases.listing import DatabaseList, Description, NotListedError, Way, halve
+from pillows.databases.listing import PAGE, DatabaseList, Description, NotListedError, Way, halve
 from pillows.databases.names import DatabaseNames
 from pillows.databases.turn_queue import DatabaseState, TurnQueue
 from pillows.databases.updates_reader import NoUpdatesError, Update, UpdatesReader
@@ -31,6 +31,9 @@ SWEEP_REQUESTS = 2
 #: Interval at which a stop and reasons for a sweep are checked.
 _TICK_SECONDS = 5.0
 
+
+#: How often a sweep of a first load looks whether few databases wait for their turns.
+_LOOK_SECONDS = 0.02
 
 #: Failures of `_db_updates` in a row, without a byte received, after which the feed counts as missing.
 FAILURES_IN_A_ROW = 3
@@ -105,6 +108,7 @@ class ServerWatch:
         self._limits: dict[str, Limit] = {}
         self._warned: set[str] = set()
         self._next_request_at = 0.0
+        self._is_first_load = False
         self._seen_at: float | None = None
 
     @property
@@ -182,6 +186,7 @@ class ServerWatch:
             StoppedError: a stop was requested.
         """
         found: set[str] = set()
+        self._is_first_load = not len(self._queue)
         # A new one each time: a proxy may refuse requests only while the server starts.
         listed = DatabaseList(self._couch, self._pace, self._names.matches)
         self._limits.pop(LISTING, None)
@@ -290,13 +295,20 @@ class ServerWatch:
     def _pace(self, weight: float) -> None:
         """Wait before a request of a sweep, to limit the rate.
 
+        In a first load, a page of databases is asked for as soon as few wait: their turns follow anyway.
+
         Raises:
             StoppedError: a stop was requested.
         """
-        now = self._clock.monotonic()
-        wait_seconds = self._next_request_at - now
-        self._next_request_at = max(now, self._next_request_at) + weight / SWEEP_REQUESTS_PER_SECOND
-        if (wait_seconds > 0 and self._clock.wait(self._stop, wait_seconds)) or self._stop.is_set():
+        until = self._next_request_at
+        while not self._stop.is_set() and (left_seconds := until - self._clock.monotonic()) > 0:
+            if self._is_first_load and weight >= 1.0 and self._queue.waiting <= PAGE:
+                break
+            self._clock.wait(self._stop, min(left_seconds, _LOOK_SECONDS))
+            if self._next_request_at != until:  # somebody else's request came first
+                until = self._next_request_at
+        self._next_request_at = self._clock.monotonic() + weight / SWEEP_REQUESTS_PER_SECOND
+        if self._stop.is_set():
             raise StoppedError
 
     def _warn_of_limits(self) -> None:

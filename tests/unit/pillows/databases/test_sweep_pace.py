@@ -97,6 +97,22 @@ def test_unknown_databases_are_found_page_by_page() -> None:
     assert server.most_in_flight == 1
 
 
+@pytest.mark.parametrize("are_read", [True, False])
+def test_a_first_load_is_asked_for_as_fast_as_it_is_read(are_read: bool) -> None:
+    server = SlowServer(0.01)
+    made, queue = watch(server, [])
+
+    def read() -> None:
+        while are_read and queue.take(0.0) is not None:
+            pass
+
+    made._on_mark = read
+    made.sweep()
+    assert set(queue) == set(NAMES)
+    seconds = server.began_at[-1] - server.began_at[0]
+    assert seconds == pytest.approx(0.3 if are_read else (len(server.began_at) - 2) * 0.2, abs=0.25)
+
+
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_a_request_that_fails_ends_both(number: int) -> None:
     server = SlowServer(1.0, failing_at=number, error=RetryableError("503"))
