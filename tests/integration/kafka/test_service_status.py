@@ -11,6 +11,7 @@ import pytest
 
 from checkpoints import TailKey
 from daemon.kafka.service_status import ServiceStatus
+from pillows.change_topics.partition_keys import partition_key
 from pillows.clock import SystemClock
 from pillows.kafka import topics
 from pillows.kafka.message import Message
@@ -68,3 +69,21 @@ def test_a_daemon_of_another_version_is_understood_and_silences_no_other(
         assert found is not None
         assert found.state is State.LIVE
         assert status.get(TailKey("odd", "couch/cases")) is None
+
+
+def test_each_daemon_knows_whether_another_one_runs_a_pillow(
+    options: KafkaConnection, topic: str, producer: Producer
+) -> None:
+    key, clock = TailKey("cases", "couch/cases"), SystemClock()
+    part = partition_key(key, 2)
+    with (
+        closing(ServiceStatus(options, topic, producer, clock, instance_id="a")) as first,
+        closing(ServiceStatus(options, topic, producer, clock, instance_id="b")) as second,
+    ):
+        first.open()
+        second.open()
+        first.tell([TailStatus(pillow=part.pillow, source=part.source, state=State.LIVE)])
+        wait_until(lambda: second.is_run_elsewhere(key))
+        wait_until(lambda: first.find(key))
+        assert not first.is_run_elsewhere(key)
+        assert not second.is_run_elsewhere(TailKey("others", "couch/cases"))
