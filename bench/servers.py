@@ -46,7 +46,8 @@ pillows:
   bench:
 """
 CONFIG = f"""{HEAD}\
-    source: {{{{ connection: couch, database: {{database}} }}}}
+    source: {{{{ connection: couch, database: {{database}}, documents: {{documents}} }}}}
+    load: {{{{ workers: {{workers}} }}}}
     transport: [{{{{ connection: target, {{output}} }}}}]
 """
 POLL_SECONDS = 0.1
@@ -168,9 +169,11 @@ class Servers:
         """Run a participant that is a module of ours."""
         return self.measure(name, [sys.executable, "-m", module, *arguments])
 
-    def measure_pillowd(self, name: str, target: str, output: str) -> Reading:
+    def measure_pillowd(
+        self, name: str, target: str, output: str, *, workers: int = 0, documents: str = "auto"
+    ) -> Reading:
         """Run pillowd from its start until it is live and has carried all documents."""
-        pillowd = self._configure(target, output, DATABASE)
+        pillowd = self._configure(target, output, DATABASE, workers=workers, documents=documents)
 
         def wait(process: subprocess.Popen[bytes]) -> None:
             pillowd.wait_live(process, changes=self.docs)
@@ -188,13 +191,22 @@ class Servers:
             finally:
                 process.terminate()
 
-    def _configure(self, target: str, output: str, database: str) -> Pillowd:
+    def _configure(
+        self, target: str, output: str, database: str, *, workers: int = 0, documents: str = "auto"
+    ) -> Pillowd:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         config = folder / "pillowd.yaml"
         config.touch(mode=0o600)
-        couch = self.couch.settings
         config.write_text(
-            CONFIG.format(folder=folder, couch=couch, database=database, target=target, output=output)
+            CONFIG.format(
+                folder=folder,
+                couch=self.couch.settings,
+                database=database,
+                documents=documents,
+                workers=workers,
+                target=target,
+                output=output,
+            )
         )
         return Pillowd(folder)
 
