@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import warnings
 
 
 def start() -> None:
@@ -18,22 +17,14 @@ def start() -> None:
     from daemon.process.patching import patch  # noqa: PLC0415  nothing may be imported before the patch
 
     patch()
-    _import_structlog_alone()
-    _forgo_guesses()
+    from daemon.process.lean_imports import import_requests, import_structlog  # noqa: PLC0415  after the patch
+
+    import_structlog()
+    import_requests()
     _forgo_plugins()
     from daemon.cli.main import run_command  # noqa: PLC0415  after the patch
 
     sys.exit(run_command(sys.argv[1:]))
-
-
-def _forgo_guesses() -> None:
-    """Let requests import nothing that guesses encodings: 3 MB of an idle daemon.
-
-    It would guess that of a text whose server names none, and takes UTF-8 now. JSON is UTF-8 anyway.
-    """
-    for guesser in ("chardet", "charset_normalizer"):
-        sys.modules[guesser] = None  # type: ignore[assignment]
-    warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
 
 def _forgo_plugins() -> None:
@@ -42,18 +33,6 @@ def _forgo_plugins() -> None:
     Whoever has one for their functions sets the variable to another value (pydantic docs, "Plugins").
     """
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-
-def _import_structlog_alone() -> None:
-    """Import structlog without rich, which it would show tracebacks with if it could.
-
-    The daemon shows none. rich and what it imports took 4.6 MB of an idle daemon.
-    """
-    # None is how Python marks a module that cannot be imported.
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    import structlog  # noqa: F401, PLC0415  for its effect
-
-    del sys.modules["rich"]  # the commands' tables need it
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from checkpoints import TailKey
-from daemon.assembly.feeds import build_backfill_source, make_prefilter
+from daemon.assembly.feeds import build_backfill_source
 from daemon.assembly.pipelines import build_pipeline, build_transports
+from daemon.assembly.prefilters import make_prefilter
 from daemon.assembly.services import Services
 from daemon.backfill.backfills import Backfills
 from daemon.backfill.turn_backfill import TurnBackfill

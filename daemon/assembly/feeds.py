@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from checkpoints import TailKey
+from daemon.assembly.prefilters import Prefilter
 from daemon.assembly.services import Services
 from daemon.backfill.carrier import BackfillSource
 from daemon.config.models import Config
@@ -16,13 +16,8 @@ from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.document_ids import DocumentIds
 from pillows.feed.options import SourceOptions
 from pillows.feed.shared.pool import FeedPool
-from pillows.models import Change
 from pillows.observer import Observer
 from pillows.pillow import Pillow
-from pillows.stages.filters import Filter, KeepAll
-
-#: Returns whether the feed should include a change's document; None: always.
-Prefilter = Callable[[Change], bool] | None
 
 
 def build_shared_feed(config: Config, key: TailKey, prefilter: Prefilter, feeds: FeedPool) -> Feed:
@@ -85,10 +80,3 @@ def _source(config: Config, key: TailKey) -> tuple[Any, Any]:
     if source.databases:
         source = source.model_copy(update={"database": key.database, "databases": ()})
     return config.connections[source.connection].options, source
-
-
-def make_prefilter(filter: Filter) -> Prefilter:
-    """Return the check that a filter can make before documents are fetched; None if it needs documents."""
-    if filter.needs_document or isinstance(filter, KeepAll):
-        return None
-    return lambda change: not change.deleted and filter(change)

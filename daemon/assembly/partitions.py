@@ -10,8 +10,9 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from checkpoints import TailKey
-from daemon.assembly.feeds import Prefilter, build_backfill_source, build_lone_feed
+from daemon.assembly.feeds import build_backfill_source, build_lone_feed
 from daemon.assembly.pipelines import build_transports
+from daemon.assembly.prefilters import Prefilter
 from daemon.assembly.services import Services
 from daemon.backfill.backfill import ENDED, BackfillState, Selection
 from daemon.backfill.backfills import Backfills

@@ -8,14 +8,9 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from checkpoints import ConfigDigest, TailKey
-from daemon.assembly.feeds import (
-    Prefilter,
-    build_backfill_source,
-    build_feed,
-    build_shared_feed,
-    make_prefilter,
-)
+from daemon.assembly.feeds import build_backfill_source, build_feed, build_shared_feed
 from daemon.assembly.pipelines import build_pipeline, build_transports
+from daemon.assembly.prefilters import Prefilter, make_prefilter
 from daemon.assembly.services import Services
 from daemon.backfill.backfills import Backfills
 from daemon.config.models import Config

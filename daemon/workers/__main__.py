@@ -17,6 +17,9 @@ def main(fd: int) -> None:
     from daemon.process.patching import patch  # noqa: PLC0415  nothing may be imported before the patch
 
     patch()
+    from daemon.process.lean_imports import import_requests  # noqa: PLC0415  after the patch
+
+    import_requests()
     from daemon.workers.serving import serve_daemon  # noqa: PLC0415  after the patch
 
     serve_daemon(fd)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from checkpoints import TailKey
-from daemon.assembly.feeds import Prefilter
+from daemon.assembly.prefilters import Prefilter
 from daemon.config.models import Config
 from daemon.process.environment import choose_environment
 from daemon.workers.setup import make_setup

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.assembly.feeds import Prefilter
+from daemon.assembly.prefilters import Prefilter
 from daemon.config.models import PillowConfig
 from pillows.models import Change
 

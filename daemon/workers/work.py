@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.assembly.feeds import make_prefilter
 from daemon.assembly.pipelines import build_pillow
+from daemon.assembly.prefilters import make_prefilter
 from daemon.config.plugins import digest_functions
 from daemon.workers.setup import WorkerSetup, load_connection, load_settings
 from pillows.clock import SystemClock

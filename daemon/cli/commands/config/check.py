@@ -15,8 +15,9 @@ from msgspec.structs import asdict
 from rich.markup import escape
 
 from checkpoints import Seq, TailKey
-from daemon.assembly.feeds import build_feed, make_prefilter
+from daemon.assembly.feeds import build_feed
 from daemon.assembly.pipelines import build_pipeline, build_transport
+from daemon.assembly.prefilters import make_prefilter
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports

@@ -14,8 +14,9 @@ from msgspec.structs import asdict
 
 from checkpoints import Seq
 from daemon import tail_lookup
-from daemon.assembly.feeds import build_feed, make_prefilter
+from daemon.assembly.feeds import build_feed
 from daemon.assembly.pipelines import build_pipeline, build_transports
+from daemon.assembly.prefilters import make_prefilter
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, translate_unreachable
 from daemon.cli.options import common_options

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import sqlite3
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import requests
 
@@ -18,6 +15,7 @@ from daemon.config.load import load
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
 from pillows.observer import Observer
+from tests.support.object_graph import reach
 
 CONFIG = """
 version: 1
@@ -40,19 +38,6 @@ pillows:
       - {{ connection: couch, database: two, name: x }}
 """
 CLIENTS = (CouchClient, requests.Session, sqlite3.Connection)
-
-
-def reach(roots: Iterable[Any]) -> dict[int, Any]:
-    """Every object that can be reached, but not through modules, classes and functions' globals."""
-    found: dict[int, Any] = {}
-    waiting = list(roots)
-    while waiting:
-        each = waiting.pop()
-        if id(each) in found or isinstance(each, type) or type(each).__name__ in {"module", "function"}:
-            continue
-        found[id(each)] = each
-        waiting += gc.get_referents(each)
-    return found
 
 
 def test_b1_no_client_object_is_shared_by_two_pillows(tmp_path: Path) -> None:
