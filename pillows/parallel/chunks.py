@@ -13,8 +13,8 @@ from pillows.models import Change
 from pillows.progress.watermark import PendingRange
 
 #: Most changes and bytes of a chunk: enough that messages are cheap, and few enough that little is read again
-#: after a crash. A single batch of the feed may have more.
-MAX_CHANGES = 1000
+#: after a crash and takes memory. A single batch of the feed may have more.
+MAX_CHANGES = 300
 MAX_BYTES = 5 * 2**20
 #: Target time of a worker for a chunk. The end of a load and the replacement of a dead worker have to wait
 #: for the longest chunk, and chunks are written in order.

@@ -16,6 +16,8 @@ import psycopg
 import pytest
 import requests
 
+from pillows.delivery.batcher import BatchOptions
+from pillows.parallel.chunks import MAX_CHANGES
 from tests.acceptance.loads import configure, workers_of
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import World, complete, live
@@ -128,7 +130,7 @@ def test_kills_of_workers_and_daemons_under_writes_lose_nothing(world: World) ->
 
 def test_a_daemon_that_is_killed_reads_few_chunks_again(world: World) -> None:
     """At most two for each worker, and what waits to be written: a batch that grows and one in flight."""
-    kills, workers, chunk, batch = 10, 2, 1000, 1000
+    kills, workers, chunk, batch = 10, 2, MAX_CHANGES, BatchOptions().max_docs
     world.fill(100_000)
     daemon = configure(world, workers=workers, seconds=0.0002)
     for number in range(kills):
