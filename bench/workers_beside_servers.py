@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.meter import Reading, median_of
-from bench.participants import bulk, bulk_get, copy, run_in_turns
+from bench.participants import Participant, bulk, bulk_get, copy, run_in_turns
 from bench.report import describe, format_readings
 from bench.servers import Servers
 from bench.workers import PAGE
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--note", action="store_true", help="write the figures into the documentation")
     given = parser.parse_args()
-    participants = [bulk_get]
+    participants: list[Participant] = [bulk_get]
     for target in TARGETS:
         participants += [target.load, *(_choose(target, way, given.workers) for way in WAYS)]
     with ExitStack() as stack:
@@ -179,7 +179,7 @@ def main() -> None:
         write_between_marks(PAGE, text, mark="workers-beside-servers")
 
 
-def _choose(target: Target, way: str, workers: int) -> Callable[[Servers], Reading]:
+def _choose(target: Target, way: str, workers: int) -> Participant:
     def run(servers: Servers) -> Reading:
         documents = WAYS[way]
         return target.run(servers, f"{target.name}, {way}", 0 if documents == "auto" else workers, documents)
