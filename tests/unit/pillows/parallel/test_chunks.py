@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.models import Change, ChangeBatch
-from pillows.parallel.chunks import ChunkCutter
+from pillows.parallel.chunks import MAX_CHANGES, ChunkCutter
 from pillows.progress.watermark import Watermark
 
 
@@ -93,10 +93,10 @@ def test_a_full_chunk_comes_at_once_and_the_rest_on_demand():
     [
         ([], [100]),
         ([(100, 0.1)], [100]),
-        ([(100, 0.001)], [1000]),
+        ([(100, 0.001)], [MAX_CHANGES]),
         ([(100, 0.001), (1000, 1.0)], [198]),
         ([(1, 60.0)], [1]),
-        ([(1, 60.0), *[(100, 0.001)] * 20], [1000]),
+        ([(1, 60.0), *[(100, 0.001)] * 20], [MAX_CHANGES]),
     ],
     ids=["unknown", "slow", "fast", "slower", "a single slow one", "fast again"],
 )
