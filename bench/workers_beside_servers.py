@@ -27,8 +27,9 @@ from bench.meter import Reading, median_of
 from bench.participants import Participant, bulk, bulk_get, copy, run_in_turns
 from bench.report import describe, format_readings
 from bench.servers import Servers
-from bench.workers import PAGE
-from docs.measured import format_table, write_between_marks
+from docs.measured import ROOT, format_table, write_between_marks
+
+PAGE = ROOT / "docs" / "explanation" / "worker-processes.md"
 
 #: How pillowd runs, with the `documents` of its source: the first without workers.
 WAYS = {"without workers": "auto", "workers, include_docs": "include_docs", "workers, _bulk_get": "bulk_get"}
