@@ -79,11 +79,11 @@ def previews(
 def try_changes(
     pillow: Pillow, changes: Iterable[Change], transport: Transport, feed: Feed, *, epoch: int
 ) -> Trial:
-    """Write the rows of changes in transactions that are rolled back; return the results.
+    """Write the rows of changes in one transaction that is rolled back; return the results.
 
     Args:
         pillow: the pipeline.
-        changes: changes of the source.
+        changes: changes of the source, of different documents.
         transport: not open.
         feed: reads documents that did not come with their changes.
         epoch: the present one.
@@ -93,8 +93,8 @@ def try_changes(
     """
     trial = Trial(transport, epoch)
     trigger = pillow.trigger(feed.fetch, feed.attachment)
-    for change in changes:
-        _ChangePreview(pillow, change, trigger).run((), epoch, {transport.name: trial})
+    made = (_ChangePreview(pillow, change, trigger).make_rows() for change in changes)
+    trial.write([document for document in made if document is not None])
     return trial
 
 
@@ -118,25 +118,22 @@ class Trial:
         self._transport = transport
         self._epoch = epoch + 1
 
-    def write(self, document: DocumentRows) -> str:
-        """Try to write a document; return why that is impossible, and empty if it is not."""
-        if self.problem:
-            return ""
+    def write(self, documents: Sequence[DocumentRows]) -> None:
+        """Try to write documents together, each with a result of its own."""
+        if self.problem or not documents:
+            return
         try:
-            result = self._transport.try_write(Batch(documents=[document], epoch=self._epoch))
+            result = self._transport.try_write(Batch(documents=documents, epoch=self._epoch))
         except PillowError as error:
             self.problem = f"nothing could be tried: {error}"
-            return ""
+            return
         if result is None:
             self.problem = "nothing is tried: this target cannot undo a write"
-            return ""
-        if reason := result.dead.get(document.id):
-            self.dead[document.id] = reason
-        elif document.id in result.retry:
-            self.problem = f"nothing could be tried: {result.retry[document.id]}"
-        else:
-            self.written += 1
-        return reason or ""
+            return
+        self.dead |= result.dead
+        if result.retry:
+            self.problem = f"nothing could be tried: {next(iter(result.retry.values()))}"
+        self.written += len(documents) - len(result.dead) - len(result.retry)
 
 
 class _SourceAwayError(Exception):
@@ -155,7 +152,7 @@ class _ChangePreview:
         self._errors: dict[str, str] = {}
 
     def run(self, transports: Sequence[Transport], epoch: int, trials: Mapping[str, Trial]) -> Preview:
-        made = self._make_rows()
+        made = self.make_rows()
         requests = {t.name: self._request(t, made, epoch) for t in transports} if made is not None else {}
         tried = {name: self._try(name, trial, made) for name, trial in trials.items()} if made else {}
         document = self._document
@@ -172,7 +169,7 @@ class _ChangePreview:
             errors=self._errors,
         )
 
-    def _make_rows(self) -> DocumentRows | None:
+    def make_rows(self) -> DocumentRows | None:
         """Return the rows; None if nothing would be written."""
         kept = self._try_stage("filter", self._is_kept)
         if kept is None:
@@ -215,7 +212,8 @@ class _ChangePreview:
     def _try(self, name: str, trial: Trial, made: DocumentRows) -> str:
         if name in self._errors:
             return ""  # it has no request
-        if reason := trial.write(made):
+        trial.write([made])
+        if reason := trial.dead.get(made.id):
             self._errors[name] = reason
         return reason or trial.problem or "it can be written"
 
