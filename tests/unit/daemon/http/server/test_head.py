@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -149,3 +150,14 @@ def test_any_bytes_are_parsed_or_refused(line: bytes, headers: list[bytes]) -> N
     with suppress(RefusedError):
         head = parse_head(line, headers)
         assert all("\n" not in value and "\r" not in value for value in head.headers.values())
+
+
+@pytest.mark.parametrize("end", [b"y", b"\x01", b""])
+def test_blanks_take_a_time_that_grows_with_their_number(end: bytes) -> None:
+    """It is the hub's time. A pattern that tries each split of the blanks would need hours for these."""
+    began = time.process_time()
+    with suppress(RefusedError):
+        parse(b"A:x" + b" " * 32_000 + end)
+    with suppress(RefusedError):
+        parse(b"A:" + b" " * 32_000 + end)
+    assert time.process_time() - began < 1
