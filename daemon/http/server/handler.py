@@ -162,9 +162,12 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
             watching.kill(block=False)
 
     def _wait_for_end(self, sending: Any) -> None:
+        """End a stream when its reader has gone, whether in good order or with a reset."""
+        gone = True
         with suppress(OSError):
-            if not self.socket.recv(1):  # it has nothing more to ask for
-                sending.kill(block=False)
+            gone = not self.socket.recv(1)  # it has nothing more to ask for
+        if gone:
+            sending.kill(block=False)
 
     def _write_with_headers(self, data: bytes) -> None:
         """Send the head and the first part of the body at once: two packets wake the client twice."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -206,13 +207,17 @@ def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, listener:
             gevent.sleep(0.01)
 
 
-def test_a_stream_ends_as_soon_as_its_reader_goes_away(server: BoundedServer, listener: HttpListener) -> None:
+@pytest.mark.parametrize("linger", [(0, 0), (1, 0)], ids=["in good order", "with a reset"])
+def test_a_stream_ends_as_soon_as_its_reader_goes_away(
+    server: BoundedServer, listener: HttpListener, linger: tuple[int, int]
+) -> None:
     """Else a reader that comes again would find all places taken."""
     with listener.connect() as connection, gevent.Timeout(30):
         connection.sendall(b"GET /quiet HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not server.connections.streams:
             gevent.sleep(0.01)
         assert connection.recv(65536)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", *linger))
     with gevent.Timeout(QUICK * 10):
         while server.connections.streams:
             gevent.sleep(0.01)
