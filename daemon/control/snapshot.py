@@ -10,8 +10,9 @@ from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.runtime.status import TailStatus
 
-#: Age at which a snapshot is replaced.
-MAX_AGE_SECONDS = 1.0
+#: Age at which a snapshot is replaced: a little less than the second between two messages of a stream, which
+#: come a few milliseconds early or late.
+MAX_AGE_SECONDS = 0.9
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Generator, Iterator
 from typing import Any, cast
@@ -11,7 +12,7 @@ from gevent.event import Event
 from msgspec.structs import asdict
 
 from checkpoints import TailKey
-from daemon.control.snapshot import Snapshot
+from daemon.control.snapshot import Snapshot, Snapshots
 from daemon.streams.notable_events import NotableEvents
 from daemon.streams.senders import EventSource, format_message, stream_tap
 from daemon.streams.taps import Stage, Taps
@@ -157,3 +158,31 @@ def test_a_tap_sends_samples_and_closes_with_its_stream():
 def test_a_message_is_one_line_of_data():
     assert format_message("status", b"{}", id="x-1-2") == b"id: x-1-2\nevent: status\ndata: {}\n\n"
     assert format_message("rows", b"{}") == b"event: rows\ndata: {}\n\n"
+
+
+class UnevenClock(FakeClock):
+    """A clock whose waits end a little late, each by another time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late_seconds = itertools.cycle([0.003, 0.001, 0.002, 0.0])
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        return super().wait(event, seconds + next(self._late_seconds))
+
+
+def test_each_second_has_its_status_although_waits_end_a_little_late():
+    clock = UnevenClock()
+    changes = itertools.count()
+
+    def make_statuses() -> list[TailStatus]:
+        return [TailStatus(pillow="a", source="couch/x", state=State.LIVE, changes=next(changes))]
+
+    snapshots = Snapshots(make_statuses, lambda: [A], clock)
+    stream = EventSource(snapshots.get, asdict, NotableEvents(clock), clock).stream()
+    until(stream, "status")
+    until(stream, "status")
+    began = clock.monotonic()
+    for _ in range(20):
+        until(stream, "status")
+    assert clock.monotonic() - began < 21
