@@ -1,14 +1,22 @@
 """Whether this daemon has the configuration of a pillow that its service runs.
 
 Rows that two configurations make of the same documents would depend on who has which partition. So the one
-that is noted in `control` counts. A daemon with another one stands by until it has that one, too, or until no
-daemon runs the pillow any more: then its own counts.
+that is noted in `control` counts. A daemon with another one stands by until it has that one, too, or until it
+has heard for `QUIET_SECONDS` of no daemon that runs the pillow: then its own counts. It listens for that time
+itself, by its own clock: the clocks of two machines may differ, and nothing is heard while brokers are away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
+
+from pillows.clock import Clock
+from pillows.errors import PillowError
+
+#: How long nobody may be heard before another configuration counts: a few times as long as each daemon takes
+#: to tell its statuses again.
+QUIET_SECONDS = 20.0
 
 #: Key of a pillow's settings -> digest of its value.
 Digests = Mapping[str, str]
@@ -35,7 +43,9 @@ class AgreedConfiguration:
         pillow: its name.
         ours: its configuration here.
         records: what counts.
-        is_run_elsewhere: returns whether another daemon has told of late that it runs the pillow.
+        listen: returns when another daemon was last heard to run the pillow, in monotonic seconds, and None
+            if none was; raises `PillowError` if nothing can be heard.
+        clock: for the time without a word.
     """
 
     def __init__(
@@ -43,12 +53,15 @@ class AgreedConfiguration:
         pillow: str,
         ours: Digests,
         records: ConfigurationRecords,
-        is_run_elsewhere: Callable[[], bool],
+        listen: Callable[[], float | None],
+        clock: Clock,
     ) -> None:
         self._pillow = pillow
         self._ours = ours
         self._records = records
-        self._is_run_elsewhere = is_run_elsewhere
+        self._listen = listen
+        self._clock = clock
+        self._quiet_since: float | None = None
 
     def find_differences(self) -> list[str]:
         """Return the keys of the settings that differ; none if ours count, or nobody's do yet."""
@@ -65,8 +78,18 @@ class AgreedConfiguration:
             StoreWriteError: it is not known whether ours count now.
         """
         differences = self.find_differences()
-        if differences and self._is_run_elsewhere():
+        if differences and not self._is_quiet():
             return differences
         if differences or self._records.find_configuration(self._pillow) is None:
             self._records.set_configuration(self._pillow, self._ours)
         return []
+
+    def _is_quiet(self) -> bool:
+        """Return whether no other daemon was heard for long enough, while it could have been."""
+        now = self._clock.monotonic()
+        try:
+            heard_at = self._listen()
+        except PillowError:
+            heard_at = now
+        since = self._quiet_since = max(self._quiet_since or now, heard_at or 0.0)
+        return now - since >= QUIET_SECONDS

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from checkpoints import StoreWriteError, TailKey
 from daemon.config.models import RestartOptions
-from daemon.kafka.agreed_configuration import AgreedConfiguration, Digests
+from daemon.kafka.agreed_configuration import QUIET_SECONDS, AgreedConfiguration, Digests
 from daemon.kafka.engine import Engine
 from daemon.kafka.merged_status import limit_by_reader, merge_statuses
 from daemon.kafka.partition_group import AssignedPart, PartitionGroup
@@ -97,7 +97,8 @@ class PartitionedTail:
             self.key.pillow,
             settings.digests,
             engine.control,
-            lambda: engine.statuses.is_run_elsewhere(self.key),
+            lambda: engine.statuses.listen(self.key),
+            clock,
         )
         self._differences: list[str] = []
         self._teller = StatusTeller(engine.statuses.tell, clock)
@@ -207,7 +208,7 @@ def _describe_differences(keys: Sequence[str]) -> str:
     names = ", ".join(f"`{key}`" for key in keys)
     return (
         f"the service runs this pillow with another configuration: {names} differs. Write the same here and "
-        f"there, or stop the daemons that run it: {STALE_SECONDS:.0f} s later the configuration here counts"
+        f"there, or stop the daemons that run it: {QUIET_SECONDS:.0f} s later the configuration here counts"
     )
 
 

@@ -61,7 +61,8 @@ class ServiceStatus:
         self._instance_id = instance_id
         self._clock = clock
         self._known: dict[TailKey, tuple[float, TailStatus]] = {}  # with wall-clock seconds
-        self._told_by: dict[TailKey, str] = {}
+        self._heard_at: dict[str, float] = {}  # pillow -> monotonic seconds
+        self._next_offset = 0
         self._follower: TopicFollower | None = None
 
     def open(self) -> None:
@@ -73,6 +74,8 @@ class ServiceStatus:
         log = read_log(self._options, self._topic, 0)
         for message in log.records.values():
             self._take(message)
+        self._next_offset = log.next_offset
+        self._heard_at.clear()  # how old these are depends on the clocks of other machines
         self._follower = TopicFollower(self._options, self._topic, log.next_offset, self._take)
 
     def tell(self, statuses: Sequence[TailStatus]) -> None:
@@ -109,14 +112,23 @@ class ServiceStatus:
                 found[number] = status
         return found
 
-    def is_run_elsewhere(self, key: TailKey) -> bool:
-        """Return whether another daemon has told of late that it runs a partition of a pillow."""
-        now = self._clock.wall()
-        return any(
-            self._told_by[tail] != self._instance_id
-            for tail, (at, _) in self._known.items()
-            if split_partition(tail)[0] == key and abs(now - at) <= STALE_SECONDS
-        )
+    def listen(self, key: TailKey) -> float | None:
+        """Return when another daemon was last heard to run a pillow, of whatever source.
+
+        Read what was published until now: else silence might be that of the brokers.
+
+        Returns:
+            Monotonic seconds; None if none was heard since `open`.
+
+        Raises:
+            PillowError: the topic can't be read.
+        """
+        log = read_log(self._options, self._topic, 0, self._next_offset)
+        for message in log.records.values():
+            if (message.offset() or 0) >= self._next_offset:
+                self._take(message)
+        self._next_offset = log.next_offset
+        return self._heard_at.get(key.pillow)
 
     def get(self, key: TailKey) -> TailStatus | None:
         """Return the status of one tail; None if no daemon published it recently."""
@@ -141,4 +153,5 @@ class ServiceStatus:
             return
         key = TailKey(told.status.pillow, told.status.source)
         self._known[key] = told.at, told.status
-        self._told_by[key] = told.by
+        if told.by != self._instance_id:
+            self._heard_at[key.pillow] = self._clock.monotonic()

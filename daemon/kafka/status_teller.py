@@ -29,9 +29,9 @@ class StatusTeller:
         """Publish the statuses if the interval is over and the last ones are published."""
         now = self._clock.monotonic()
         is_due = self._told_at is None or now - self._told_at >= TELL_SECONDS
-        if is_due and (self._telling is None or self._telling.dead):
+        if is_due and (self._telling is None or self._telling.dead) and (statuses := list_statuses()):
             self._told_at = now
-            self._telling = gevent.spawn(self._tell, list_statuses())
+            self._telling = gevent.spawn(self._tell, statuses)
 
     def close(self) -> None:
         """Stop publishing."""
