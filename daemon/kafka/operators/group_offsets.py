@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 
@@ -25,7 +26,7 @@ class GroupOffsets(Struct, frozen=True, kw_only=True):
 
     Attributes:
         committed: partition -> the offset that the group has committed, where there is one.
-        ends: partition -> the offset behind its last record.
+        ends: partition -> the offset behind its last record, at a moment without an open transaction.
     """
 
     committed: Mapping[int, Offset]
@@ -52,7 +53,11 @@ def read_group_offsets(options: KafkaConnection, topics: ServiceTopics, tail: Ta
     group, topic = topics.group(tail.pillow), topics.changes(tail.source)
 
     def read() -> GroupOffsets:
-        with closing(Consumer(make_consumer_settings(options, group))) as consumer:
+        settings = make_consumer_settings(options, group)
+        with (
+            closing(Consumer(settings)) as consumer,
+            closing(Consumer(settings | {"isolation.level": "read_uncommitted"})) as uncommitted,
+        ):
             known = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions
             places = [TopicPartition(topic, number) for number in known]
             found = consumer.committed(places, CALL_SECONDS) if places else []
@@ -64,10 +69,7 @@ def read_group_offsets(options: KafkaConnection, topics: ServiceTopics, tail: Ta
                     for each in found
                     if each.offset >= 0
                 },
-                ends={
-                    each.partition: consumer.get_watermark_offsets(each, timeout=CALL_SECONDS)[1]
-                    for each in places
-                },
+                ends={each.partition: _find_end(consumer, uncommitted, each) for each in places},
             )
 
     try:
@@ -77,3 +79,24 @@ def read_group_offsets(options: KafkaConnection, topics: ServiceTopics, tail: Ta
     if not offsets.ends:
         raise RetryableError(f"The topic of {tail.source} does not exist yet.")
     return offsets
+
+
+def _find_end(committed: Consumer, uncommitted: Consumer, place: TopicPartition) -> int:
+    """Return the offset behind the last record of a partition, at a moment when no transaction is open there.
+
+    While one is open, readers of committed records get the offset of its first record, and all that was
+    written since is missed. The other end may be in the middle of it: then its last offset is not the end of
+    a transaction, as `GroupOffsets.find_behind` expects. The two are asked for in this order, so that they
+    are equal only if there was such a moment.
+
+    Raises:
+        RetryableError: there was none within `CALL_SECONDS`.
+    """
+    until = time.monotonic() + CALL_SECONDS
+    while True:
+        stable = committed.get_watermark_offsets(place, timeout=CALL_SECONDS)[1]
+        end = uncommitted.get_watermark_offsets(place, timeout=CALL_SECONDS)[1]
+        if stable == end:
+            return end
+        if time.monotonic() > until:
+            raise RetryableError(f"Partition {place.partition} of {place.topic} always has a transaction.")
