@@ -285,14 +285,22 @@ class Backfills:
 
     def _run_here(self, key: TailKey, run: Callable[[TailKey], None]) -> None:
         try:
-            run(key)
+            seen: set[str] = set()
+            while (backfill := self._find_next(key)) is not None and backfill.id not in seen:
+                seen.add(backfill.id)
+                run(key)  # while it ends, another one may have come
         except (PillowError, OSError, StoreError) as error:
-            reason = f"the pillow can't run: {error}"
-            while (backfill := self._find_next(key)) is not None:
-                with suppress(OSError, StoreError):
-                    self._store.change(backfill.id, lambda each: each.fail(reason, self._clock.wall()))
-                    continue
-                return
+            self._fail_all(key, f"the pillow can't run: {error}")
+        except Exception:
+            self._fail_all(key, "pillowd has a defect; see the log")
+            raise
+
+    def _fail_all(self, key: TailKey, reason: str) -> None:
+        while (backfill := self._find_next(key)) is not None:
+            with suppress(OSError, StoreError):
+                self._store.change(backfill.id, lambda each: each.fail(reason, self._clock.wall()))
+                continue
+            return
 
 
 def make_selection(body: dict[str, Any]) -> Selection:

@@ -25,6 +25,7 @@ from tests.support.dict_replica import SlowReplica
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import RunningTail, plan
+from tests.support.waiting import wait_until
 
 IDS = [f"d{n:04}" for n in range(250)]
 
@@ -369,3 +370,34 @@ def test_a_damaged_file_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / started.id / "backfill.json").write_text(text)
     with pytest.raises(IntegrityError, match=r"backfill\.json"):
         BackfillStore(tmp_path)
+
+
+def make_lone(folder: Path, run: Callable[[Backfills], None]) -> Backfills:
+    """Backfills that this process runs by itself."""
+    backfills = Backfills(BackfillStore(folder / "backfills"), SystemClock())
+    backfills.run_here = lambda _: run(backfills)
+    return backfills
+
+
+def test_a_backfill_that_comes_while_the_last_one_ends_is_run(tmp_path: Path) -> None:
+    def run(backfills: Backfills) -> None:
+        for each in backfills.list(KEY):
+            if each.state is BackfillState.WAITING:
+                backfills.cancel(each.id)
+        gevent.sleep(0.1)  # as while a connection is closed
+
+    backfills = make_lone(tmp_path, run)
+    backfills.start(KEY, Selection(), ["a"])
+    gevent.sleep(0.05)
+    second = backfills.start(KEY, Selection(), ["b"])
+    wait_until(lambda: backfills.get(second.id).state is BackfillState.CANCELLED)
+
+
+def test_a_defect_fails_the_backfills_and_leaves_none_waiting(tmp_path: Path) -> None:
+    def run(backfills: Backfills) -> None:
+        raise KeyError("a defect")
+
+    backfills = make_lone(tmp_path, run)
+    started = backfills.start(KEY, Selection(), ["a"])
+    wait_until(lambda: backfills.get(started.id).state is BackfillState.FAILED)
+    assert "defect" in backfills.get(started.id).reason
