@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import structlog
@@ -74,12 +74,16 @@ class RepairCalls:
         self.check()
         assert self._repair is not None  # noqa: S101  checked
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
+        if self._tails.are_shared:  # nothing is stopped that a reload would start
+            self._check_present(tail)
+            self._repair(tail, ids)
+            return {"key": str(tail), "sent": len(ids)}
         with self._hold_reloads():
             if self._tails.find_pattern(tail) is not None:
                 self._repair_database(tail, ids)
                 return {"key": str(tail), "sent": len(ids)}
             self._check_present(tail)
-            with nullcontext() if self._tails.are_shared else self._hold(tail):
+            with self._hold(tail):
                 self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
 

@@ -131,3 +131,16 @@ def test_no_reload_begins_during_a_repair_and_a_removed_tail_is_not_repaired(
     with pytest.raises(ConflictError, match="removed"):
         y.repair("b")
     assert len(y.repaired) == 1
+
+
+def test_a_repair_of_a_shared_pillow_holds_up_no_reload(yard: Callable[[Behaviour], Yard]) -> None:
+    """It may wait for a partition whose remedy is a reload."""
+    made = yard(well)
+    made.calls._tails.are_shared = True
+    made.quick = True
+
+    def refuse() -> AbstractContextManager[None]:
+        raise AssertionError("reloads are held")
+
+    made.hold_reloads = refuse
+    assert made.repair("a") == {"key": "cases@couch/cases", "sent": 1}
