@@ -6,7 +6,7 @@ and then `acks=all` promises no more than `acks=1` does.
 
 from __future__ import annotations
 
-from pillows.errors import AccessError
+from pillows.errors import AccessError, ConfigError
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.topics import ClusterDescription, find_setting
 
@@ -19,14 +19,18 @@ def find_weakness(options: KafkaConnection, cluster: ClusterDescription, topic: 
         cluster: what it says of itself.
         topic: one that exists.
 
+    A broker may not know a topic yet that was just created. "DescribeConfigs" is a permission of its own,
+    which nothing else needs, and clusters of other makes may lack it.
+
     Raises:
-        PillowError: the brokers can't be asked.
+        RetryableError: the brokers can't be asked.
     """
+    copies = cluster.copies.get(topic)
     try:
         needed = find_setting(options, topic, "min.insync.replicas")
-    except AccessError:  # "DescribeConfigs" is a permission of its own, which nothing else needs
+    except (AccessError, ConfigError):
         return ""
-    return "" if needed is None else describe_weakness(cluster.copies[topic], int(needed))
+    return "" if needed is None or copies is None else describe_weakness(copies, int(needed))
 
 
 def describe_weakness(copies: int, needed: int) -> str:
