@@ -38,7 +38,13 @@ def test_pillowd_takes_the_connection_and_the_file_has_no_password(tmp_path: Pat
     file = tmp_path / "pillowd.yaml"
     target = f"{{ type: sqlite, path: {tmp_path}/x.sqlite }}"
     text = CONFIG.format(
-        folder=tmp_path, couch=given.settings, database="db", target=target, output="table: t"
+        folder=tmp_path,
+        couch=given.settings,
+        database="db",
+        documents="auto",
+        workers=0,
+        target=target,
+        output="table: t",
     )
     file.write_text(text)
     connection: Any = load(file, given.environ).connections["couch"].options

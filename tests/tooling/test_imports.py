@@ -47,6 +47,8 @@ PLANTED = {
     "pillows.transports.base": "pillows.delivery.batcher",
     "pillows.kafka.topics": "pillows.feed.base",
     "pillows.change_topics.names": "pillows.delivery.batcher",
+    "pillows.databases.names": "pillows.registry",
+    "pillows.retry.backoff": "pillows.standalone.bulk_models",
     "pillows.stages.filters": "gevent",
     "daemon.config.models": "daemon.app",
     "daemon.app": "tests.servers",
