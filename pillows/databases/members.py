@@ -251,7 +251,8 @@ class Members:
             return 0  # removed before
         removed, epoch = 0, stored.epoch + 1
         with ExitStack() as stack:
-            for transport in self._make_transports(tail, stored):
+            # A pass that was to fill an empty target, and was not completed, has written rows, too.
+            for transport in self._make_transports(tail, replace(stored, pass_done=True)):
                 stack.callback(transport.close)
                 if self._settings.make_apart is not None:
                     retrier.retry_write(transport.name, transport.open)

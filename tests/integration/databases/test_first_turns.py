@@ -12,12 +12,15 @@ import gevent
 import pytest
 
 from checkpoints import CheckpointStore, TailKey
+from pillows.databases.members import Members
 from pillows.databases.turns import turn_feed
-from pillows.databases.turns.turn import Turn
+from pillows.databases.turns.turn import Turn, TurnEnd, TurnResult
 from pillows.databases.turns.turn_feed import FIRST_CHANGES
 from pillows.transports.sqlite.transport import SqliteTransport
 from tests.servers.couchdb.process import CouchDB
 from tests.support.databases import Databases, make_config, read_sqlite, running
+
+REMOVE = ", on_deleted: remove, poll: 1s"
 
 
 @pytest.fixture
@@ -26,8 +29,8 @@ def databases() -> Any:
         yield Databases(server, "user-")
 
 
-def config_of(databases: Databases, folder: Path, more: str = "") -> str:
-    return make_config(databases, f"type: sqlite, path: {folder}/t.sqlite", "table: docs", more=more)
+def config_of(databases: Databases, folder: Path, source: str = "") -> str:
+    return make_config(databases, f"type: sqlite, path: {folder}/t.sqlite", "table: docs", source=source)
 
 
 def rows(folder: Path) -> Mapping[str, Any]:
@@ -126,14 +129,77 @@ def test_a_stop_ends_a_first_turn_whose_database_hangs(
 
 
 @pytest.mark.parametrize("transactional", [True, False])
+def test_a_database_that_is_deleted_during_its_first_pass_loses_its_rows(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transactional: bool
+) -> None:
+    monkeypatch.setattr(SqliteTransport, "transactional", transactional)
+    monkeypatch.setattr("pillows.databases.turn_queue.MISSING_SECONDS", 0.3)
+    databases.create("a", FIRST_CHANGES + 50)
+    databases.create("b", 1)
+    name, ends, end_turn = f"{databases.prefix}a", list[TurnEnd](), Members.end_turn
+
+    def drop_first(members: Members, database: str, result: TurnResult) -> None:
+        if database == name:
+            if not ends:
+                databases["a"].drop()
+            ends.append(result.end)
+        end_turn(members, database, result)
+
+    monkeypatch.setattr(Members, "end_turn", drop_first)
+    with running(config_of(databases, tmp_path, source=REMOVE), tmp_path) as pillow:
+        pillow.until(lambda: ends != [])
+        pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1})
+        pillow.until(lambda: rows(tmp_path) == databases.documents(), seconds=10)
+    assert ends[0] is TurnEnd.MORE
+
+
+@pytest.mark.parametrize("transactional", [True, False])
 def test_a_first_turn_that_dies_after_its_write_is_repeated(
     databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transactional: bool
 ) -> None:
     """The rows are there, and the state directory may know nothing of them but that there may be some."""
     monkeypatch.setattr(SqliteTransport, "transactional", transactional)
     databases.create("a", 3)
-    tail = TailKey("users", f"couch/{databases.prefix}a")
     config = config_of(databases, tmp_path)
+    is_known = die_after_first_write(databases, config, tmp_path)
+    databases["a"].put("doc-000000", n=7)
+    databases["a"].delete("doc-000001")
+    with running(config, tmp_path) as pillow:
+        pillow.until_parked(1)
+        pillow.until(lambda: rows(tmp_path) == databases.documents())
+    assert transactional or is_known, "its checkpoint is stored before its rows are written"
+
+
+@pytest.mark.parametrize("is_narrowed", [True, False])
+@pytest.mark.parametrize("transactional", [False])
+def test_a_database_that_is_gone_after_its_first_turn_died_loses_its_rows(
+    databases: Databases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    transactional: bool,
+    is_narrowed: bool,
+) -> None:
+    monkeypatch.setattr(SqliteTransport, "transactional", transactional)
+    monkeypatch.setattr("pillows.databases.turn_queue.MISSING_SECONDS", 0.3)
+    databases.create("a", 3)
+    config = config_of(databases, tmp_path, source=REMOVE)
+    die_after_first_write(databases, config, tmp_path)
+    assert len(rows(tmp_path)) == 3
+    if is_narrowed:
+        config = config.replace(f'"{databases.prefix}*"', f'"{databases.prefix}b*"')
+    else:
+        databases["a"].drop()
+    with running(config, tmp_path) as pillow:
+        pillow.until(lambda: pillow.states() == {"deleted": 1})
+        pillow.until(lambda: rows(tmp_path) == {}, seconds=10)
+
+
+def die_after_first_write(databases: Databases, config: str, folder: Path) -> bool:
+    """Run a pillow whose first turn of `a` dies after its rows are written, before its checkpoint is saved.
+
+    Return whether the checkpoint it began with was stored when the rows were written.
+    """
+    tail = TailKey("users", f"couch/{databases.prefix}a")
     save, write, known = CheckpointStore.save, SqliteTransport.write, list[bool]()
 
     def write_noted(transport: SqliteTransport, batch: Any) -> Any:
@@ -146,15 +212,10 @@ def test_a_first_turn_that_dies_after_its_write_is_repeated(
             gevent.getcurrent().throw(gevent.GreenletExit)
         save(store, key, checkpoint, **options)
 
-    monkeypatch.setattr(SqliteTransport, "write", write_noted)
-    monkeypatch.setattr(CheckpointStore, "save", fail)
-    with running(config, tmp_path, ends_by_kill=True) as pillow:
-        pillow.until(lambda: known != [])
-        gevent.sleep(0.3)
-    monkeypatch.setattr(CheckpointStore, "save", save)
-    databases["a"].put("doc-000000", n=7)
-    databases["a"].delete("doc-000001")
-    with running(config, tmp_path) as pillow:
-        pillow.until_parked(1)
-        pillow.until(lambda: rows(tmp_path) == databases.documents())
-    assert transactional or all(known), "its checkpoint is stored before its rows are written"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SqliteTransport, "write", write_noted)
+        patched.setattr(CheckpointStore, "save", fail)
+        with running(config, folder, ends_by_kill=True) as pillow:
+            pillow.until(lambda: known != [])
+            gevent.sleep(0.3)
+    return all(known)
