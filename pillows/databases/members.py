@@ -246,7 +246,7 @@ class Members:
             StoppedError: a stop was requested meanwhile.
         """
         tail = self._settings.tail_of(name)
-        stored = self._store.get(tail)
+        stored = self._find_checkpoint(tail)
         if stored is None or (stored.pass_epoch == PASS_TO_BEGIN and stored.seq == Seq.BEGINNING):
             return 0  # removed before
         removed, epoch = 0, stored.epoch + 1
@@ -259,8 +259,16 @@ class Members:
                     retrier.retry_write(transport.name, partial(transport.acquire, stored))
                 removed += retrier.retry_write(transport.name, partial(transport.finish_pass, epoch))
         self._services.dead_letters.forget_all(tail)
-        self._store.edit(tail, Checkpoint.reset)
+        self._store.edit(tail, lambda current: Checkpoint.reset(current or stored))
         return removed
+
+    def _find_checkpoint(self, tail: TailKey) -> Checkpoint | None:
+        """Return a database's checkpoint, or the copy in the target if a crash left only that."""
+        stored = self._store.get(tail)
+        if stored is not None:
+            return stored
+        states = [each.ahead.get(tail.database) for each in self._shared]
+        return next((state.checkpoint for state in states if state is not None), None)
 
     def _make_transports(self, tail: TailKey, stored: Checkpoint | None) -> Sequence[Transport]:
         if self._settings.make_apart is not None:

@@ -171,7 +171,7 @@ def test_a_first_turn_that_dies_after_its_write_is_repeated(
 
 
 @pytest.mark.parametrize("is_narrowed", [True, False])
-@pytest.mark.parametrize("transactional", [False])
+@pytest.mark.parametrize("transactional", [True, False])
 def test_a_database_that_is_gone_after_its_first_turn_died_loses_its_rows(
     databases: Databases,
     tmp_path: Path,
