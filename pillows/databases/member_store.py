@@ -122,7 +122,8 @@ class MemberStore:
         store: the checkpoints.
         pattern: the checkpoint of all databases together.
         is_copy: whether a target saves the checkpoints with the rows. After a crash the target's count, so a
-            save here is not flushed on its own, but with the next common checkpoint.
+            save here is not flushed on its own, but with the next common checkpoint. The beginning of a
+            pass is: a target does not save the checkpoint with rows that were written beside a dead letter.
     """
 
     def __init__(self, store: CheckpointStore, pattern: Checkpoint, *, is_copy: bool = False) -> None:
@@ -161,7 +162,7 @@ class MemberStore:
         stored = self._store.get(tail)
         if stored is None or replace(stored, saved_at=checkpoint.saved_at) != checkpoint:
             self._store.save(tail, checkpoint, flush=False, keep_history=False)
-            if not self._is_copy:
+            if not self._is_copy or stored is None or stored.pass_epoch == PASS_TO_BEGIN:
                 self._flush.wait()
 
     def keys(self) -> list[TailKey]:

@@ -208,7 +208,7 @@ pillows:
 {more}"""
 
 
-def read_sqlite(path: Path, table: str = "docs") -> dict[str, str]:
-    """Return key -> document of a table."""
+def read_sqlite(path: Path, table: str = "docs", column: str = "doc") -> dict[str, Any]:
+    """Return key -> document, or another column, of a table."""
     with closing(sqlite3.connect(path)) as db:
-        return dict(db.execute(f'SELECT _id, doc FROM "{table}"'))
+        return dict(db.execute(f'SELECT _id, "{column}" FROM "{table}"'))

@@ -142,9 +142,9 @@ class FirstTurn:
         settings, services, retrier = self._settings, self._services, self._retrier
         transports = services.make_transports()
         checkpoint = self._make_checkpoint(transports)
-        if not is_transactional(transports):  # which holds the checkpoint with the rows
-            # Should the database be gone after a crash, it must be known that there may be rows of it.
-            retrier.retry_write("checkpoint", partial(services.store.save, settings.key, checkpoint))
+        # Should the database be gone after a crash, it must be known that there may be rows of it. A
+        # transactional target does not save the checkpoint with rows that are written beside a dead letter.
+        retrier.retry_write("checkpoint", partial(services.store.save, settings.key, checkpoint))
         acquire(transports, retrier, checkpoint)
         progress = TailProgress(self._build_checkpointer(transports, checkpoint), transports, retrier)
         items = _Items()

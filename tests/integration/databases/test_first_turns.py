@@ -16,6 +16,7 @@ from pillows.databases.members import Members
 from pillows.databases.turns import turn_feed
 from pillows.databases.turns.turn import Turn, TurnEnd, TurnResult
 from pillows.databases.turns.turn_feed import FIRST_CHANGES
+from pillows.dead_letters.store import DeadLetters
 from pillows.transports.sqlite.transport import SqliteTransport
 from tests.servers.couchdb.process import CouchDB
 from tests.support.databases import Databases, make_config, read_sqlite, running
@@ -157,7 +158,7 @@ def test_a_database_that_is_deleted_during_its_first_pass_loses_its_rows(
 def test_a_first_turn_that_dies_after_its_write_is_repeated(
     databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transactional: bool
 ) -> None:
-    """The rows are there, and the state directory may know nothing of them but that there may be some."""
+    """The rows are there, and the state directory knows nothing of them but that there may be some."""
     monkeypatch.setattr(SqliteTransport, "transactional", transactional)
     databases.create("a", 3)
     config = config_of(databases, tmp_path)
@@ -167,7 +168,7 @@ def test_a_first_turn_that_dies_after_its_write_is_repeated(
     with running(config, tmp_path) as pillow:
         pillow.until_parked(1)
         pillow.until(lambda: rows(tmp_path) == databases.documents())
-    assert transactional or is_known, "its checkpoint is stored before its rows are written"
+    assert is_known, "its checkpoint is stored before its rows are written"
 
 
 @pytest.mark.parametrize("is_narrowed", [True, False])
@@ -192,6 +193,62 @@ def test_a_database_that_is_gone_after_its_first_turn_died_loses_its_rows(
     with running(config, tmp_path) as pillow:
         pillow.until(lambda: pillow.states() == {"deleted": 1})
         pillow.until(lambda: rows(tmp_path) == {}, seconds=10)
+
+
+def test_rows_whose_checkpoint_is_only_in_the_target_are_removed(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """The state directory was lost, and a database is excluded now."""
+    databases.create("a", 3)
+    databases.create("b", 1)
+    lost, state = tmp_path / "lost", tmp_path / "state"
+    for folder in (lost, state):
+        folder.mkdir()
+    with running(config_of(databases, tmp_path, source=REMOVE), lost) as pillow:
+        pillow.until_parked(2)
+    source = f'{REMOVE}, exclude: "{databases.prefix}a"'
+    with running(config_of(databases, tmp_path, source=source), state) as pillow:
+        pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1})
+        pillow.until(lambda: rows(tmp_path).keys() == {f"{databases.prefix}b:doc-000000"}, seconds=10)
+
+
+@pytest.mark.parametrize("is_recreated", [True, False])
+def test_rows_beside_a_dead_letter_that_a_crash_forgets_are_removed(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_recreated: bool
+) -> None:
+    """The dead letter keeps the target from saving the checkpoint with the rows."""
+    monkeypatch.setattr("pillows.databases.turn_queue.MISSING_SECONDS", 0.3)
+    databases.create("a", 3)
+    databases["a"].put("wrong", n={"not": "a number"})
+    config = make_config(
+        databases,
+        f"type: sqlite, path: {tmp_path}/t.sqlite",
+        "table: docs, columns: { n: n integer }",
+        source=f"{REMOVE}, on_recreated: reload",
+    )
+
+    def ids() -> set[str]:
+        return {key.partition(":")[2] for key in read_sqlite(tmp_path / "t.sqlite", column="n")}
+
+    dies: list[int] = []
+
+    def die(_: DeadLetters) -> None:
+        dies.append(1)
+        gevent.getcurrent().throw(gevent.GreenletExit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeadLetters, "sync", die)
+        with running(config, tmp_path, ends_by_kill=True) as pillow:
+            pillow.until(lambda: dies != [])
+            gevent.sleep(0.3)
+    assert ids() == {"doc-000000", "doc-000001", "doc-000002"}
+    databases["a"].drop()
+    if is_recreated:
+        gevent.sleep(1.1)  # CouchDB reports the creation time in seconds
+        databases["a"].create().fill(1)
+    with running(config, tmp_path) as pillow:
+        pillow.until(lambda: pillow.states() == {"parked" if is_recreated else "deleted": 1})
+        pillow.until(lambda: ids() == ({"doc-000000"} if is_recreated else set()), seconds=10)
 
 
 def die_after_first_write(databases: Databases, config: str, folder: Path) -> bool:
