@@ -41,6 +41,9 @@ from pillows.verify.repair import repair
 #: requests there are at most 64 connections.
 SPARE_TURNS = 24
 
+#: Why a database gets no more turns.
+GONE = "it is deleted, or excluded"
+
 #: Interval of the search for dead letters that are due, and for backfills.
 DUE_SECONDS = 5.0
 
@@ -142,7 +145,7 @@ class DatabasesRun:
             self._spawn(self._forget, members, left)
             while not self._halt.is_set():
                 self._begin_turns(members)
-                self._mark_due()
+                self._mark_due(members)
                 self._enter_state(watch)
                 self._save(checkpointer, watch.since)
                 self._wait()
@@ -281,6 +284,9 @@ class DatabasesRun:
             name = self.queue.take(self._clock.monotonic())
             if name is None:
                 break
+            if not members.matches(name):  # marked all the same, such as by `resume`
+                self.queue.leave_out(name, GONE)
+                continue
             if name in self._turns:
                 held.append(name)
                 continue
@@ -308,13 +314,13 @@ class DatabasesRun:
         """If configured, remove the rows of databases that are deleted or no longer match."""
         for name in names:
             self.queue.add(name)
-            self.queue.delete(name, "it is deleted, or excluded")
+            self.queue.delete(name, GONE)
             if self._settings.source.on_deleted == "remove":
                 removed = members.remove(name, self._retrier)
                 details = {"database": name, "removed": removed}
                 self._services.observer.notice(self._settings.key, event="database.removed", details=details)
 
-    def _mark_due(self) -> None:
+    def _mark_due(self, members: Members) -> None:
         """Mark databases that have due dead letters, or documents to send again."""
         now = self._clock.monotonic()
         if now < self._due_at:
@@ -323,8 +329,9 @@ class DatabasesRun:
         key = self._settings.key
         tails = [*self._services.dead_letters.list_due(key.pillow), *self._settings.list_backfills()]
         for tail in tails:
-            if tail.pillow == key.pillow and tail.database in self.queue:
-                self.queue.mark(tail.database, now)
+            name = tail.database
+            if tail.pillow == key.pillow and name in self.queue and members.matches(name):
+                self.queue.mark(name, now)
 
     def _wait(self) -> None:
         """Wait until a database is marked, a turn ends, or a back-off is over."""

@@ -109,6 +109,10 @@ class Members:
                 left.append(tail.database)
         return left
 
+    def matches(self, name: str) -> bool:
+        """Return whether a database belongs to the pillow: a former one may still have dead letters."""
+        return self._names.matches(name)
+
     def make_turn(self, name: str) -> Turn | FirstTurn:
         """Return a turn of a database.
 

@@ -214,6 +214,13 @@ class TurnQueue:
             database.dirty_since, database.proofs = None, ()
             self._enter(database, DatabaseState.DELETED, reason)
 
+    def leave_out(self, name: str, reason: str) -> None:
+        """End a turn of a database that no longer matches, before anything is read."""
+        database = self._databases[name]
+        if database.state is DatabaseState.ACTIVE:
+            database.dirty_since, database.proofs = None, ()
+            self._enter(database, DatabaseState.DELETED, reason)
+
     def pause(self, name: str) -> None:
         """Give a database no more turns until `resume`. The caller ends a running turn."""
         database = self._databases[name]

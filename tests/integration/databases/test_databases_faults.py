@@ -16,6 +16,7 @@ import gevent
 import pytest
 import requests
 
+from checkpoints import TailKey
 from tests.conftest import CouchServer
 from tests.servers.couchdb.process import CouchDB
 from tests.support.databases import Databases, make_config, read_sqlite, running
@@ -149,6 +150,40 @@ def test_a_database_that_refuses_us_holds_up_no_other(
     finally:
         session.delete(f"{updates_server.url}/_failpoints", timeout=30)
     assert rows(tmp_path) == databases.documents()
+
+
+@pytest.mark.parametrize("cause", ["dead letter", "resume"])
+def test_a_database_that_no_longer_matches_is_not_read_again(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    monkeypatch.setattr("pillows.databases.databases_run.DUE_SECONDS", 0.2)
+    databases.create("a", 2)
+    databases["a"].put("wrong", n={"not": "a number"})
+    databases.create("b", 1)
+    config = make_config(
+        databases, f"type: sqlite, path: {tmp_path}/t.sqlite", "table: docs, columns: { n: n integer }"
+    )
+    excluded, wanted = f"{databases.prefix}a", f"{databases.prefix}b"
+    with running(config, tmp_path) as pillow:
+        pillow.until_parked(2)
+    written = read_sqlite(tmp_path / "t.sqlite", column="n")
+    assert len(written) == 3
+    databases["a"].put("doc-000000", n=7)
+    databases["a"].put("late", n=1)
+    with running(config.replace(f'"{databases.prefix}*"', f'"{wanted}*"'), tmp_path) as pillow:
+        pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1})
+        tail = TailKey("users", f"couch/{excluded}")
+        if cause == "resume":
+            pillow.tail.resume(excluded)
+        else:
+            letters = [(each.transport, each.id) for each in pillow.letters.list(tail)]
+            assert pillow.letters.retry(tail, letters) == 1
+        gevent.sleep(1.0)
+        databases["b"].put("late", n=1)
+        pillow.until(lambda: f"{wanted}:late" in read_sqlite(tmp_path / "t.sqlite", column="n"))
+        pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1}, 20)
+        assert pillow.tail.status_of(excluded).lag_seconds == 0
+    assert read_sqlite(tmp_path / "t.sqlite", column="n") == written | {f"{wanted}:late": 1}
 
 
 def test_a_target_that_takes_nothing_and_a_server_that_is_silent_count_as_lag(

@@ -56,6 +56,23 @@ def test_a_mark_during_the_turn_that_misses_a_database_counts() -> None:
     assert state(queue, "a") is DatabaseState.DELETED
 
 
+def test_a_database_that_is_left_out_waits_for_no_turn() -> None:
+    queue = TurnQueue()
+    queue.mark("a", 0.0)
+    queue.mark("b", 1.0)
+    assert queue.take(2.0) == "a"
+    queue.leave_out("a", "excluded")
+    assert state(queue, "a") is DatabaseState.DELETED
+    assert queue.take(3.0) == "b"
+    queue.park("b")
+    assert queue.oldest_dirty_at() is None
+    queue.resume("a", 4.0)
+    assert queue.take(5.0) == "a"
+    queue.pause("a")
+    queue.leave_out("a", "excluded")
+    assert state(queue, "a") is DatabaseState.PAUSED
+
+
 def test_a_description_that_a_turn_proved_marks_no_more() -> None:
     queue = TurnQueue()
     seen(queue, "a", b"1")
