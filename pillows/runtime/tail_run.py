@@ -165,6 +165,11 @@ class TailRun:
         return self.progress.watermark.changes if self.progress is not None else 0
 
     @property
+    def save_error(self) -> str:
+        """Why the checkpoint could not be saved last; empty if it was, or if the run has not started."""
+        return self.progress.checkpointer.save_error if self.progress is not None else ""
+
+    @property
     def oldest_arrived_at(self) -> float | None:
         """Monotonic seconds when the oldest of these changes arrived; None if there is none."""
         return self.progress.watermark.oldest_arrived_at if self.progress is not None else None
@@ -380,7 +385,7 @@ class TailRun:
         self._housekeeping.start_soon(self._save, 0.0)
 
     def _note_save(self) -> None:
-        error = self._opened.checkpointer.save_error
+        error = self.save_error
         self._monitor.note_trouble("checkpoint", f"checkpoint: {error}" if error else "")
 
     def _copy_to_target(self, checkpoint: Checkpoint) -> bool:

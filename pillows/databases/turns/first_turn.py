@@ -18,7 +18,15 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from checkpoints import Checkpoint, ConfigDigest, Seq
-from pillows.databases.turns.turn import STALLED_SECONDS, Turn, TurnEnd, TurnMonitor, TurnResult, classify
+from pillows.databases.turns.turn import (
+    STALLED_SECONDS,
+    Turn,
+    TurnEnd,
+    TurnMonitor,
+    TurnResult,
+    classify,
+    not_saved,
+)
 from pillows.databases.turns.turn_feed import TurnFeed
 from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
@@ -165,6 +173,8 @@ class FirstTurn:
         progress.checkpointer.save()
         if (failure := self._find_failure()) is not None:
             return failure
+        if progress.checkpointer.save_error:
+            return not_saved(progress.checkpointer.save_error)
         # A pass that has more to do than to reach the head is ended by an ordinary turn.
         is_done = batch.caught_up and progress.checkpoint.pass_done
         return TurnResult(end=TurnEnd.HEAD if is_done else TurnEnd.MORE)

@@ -123,6 +123,8 @@ class Turn:
             return classify(error)
         if self._monitor.failure:
             return TurnResult(end=TurnEnd.BACK_OFF, reason=self._monitor.failure)
+        if self._run.save_error:
+            return not_saved(self._run.save_error)
         is_done = self._reached_head and not self._run.unacknowledged
         return TurnResult(end=TurnEnd.HEAD if is_done else TurnEnd.MORE)
 
@@ -158,6 +160,14 @@ class Turn:
     def _reached_head(self) -> bool:
         feed = self._run.feed
         return isinstance(feed, TurnFeed) and feed.head.is_set()
+
+
+def not_saved(error: str) -> TurnResult:
+    """Return how a turn ends whose checkpoint could not be saved: the same changes are read again. Pure.
+
+    The database may not be parked: nothing but another turn would save its dead letters.
+    """
+    return TurnResult(end=TurnEnd.BACK_OFF, reason=f"checkpoint: {error}")
 
 
 def classify(error: Exception) -> TurnResult:

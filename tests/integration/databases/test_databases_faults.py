@@ -16,7 +16,8 @@ import gevent
 import pytest
 import requests
 
-from checkpoints import TailKey
+from checkpoints import StoreWriteError, TailKey
+from pillows.dead_letters.store import DeadLetters
 from tests.conftest import CouchServer
 from tests.servers.couchdb.process import CouchDB
 from tests.support.databases import Databases, make_config, read_sqlite, running
@@ -184,6 +185,33 @@ def test_a_database_that_no_longer_matches_is_not_read_again(
         pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1}, 20)
         assert pillow.tail.status_of(excluded).lag_seconds == 0
     assert read_sqlite(tmp_path / "t.sqlite", column="n") == written | {f"{wanted}:late": 1}
+
+
+@pytest.mark.parametrize("is_first_turn", [True, False])
+def test_a_database_whose_dead_letters_cannot_be_saved_is_read_again(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first_turn: bool
+) -> None:
+    databases.create("a", 1)
+    config = make_config(
+        databases, f"type: sqlite, path: {tmp_path}/t.sqlite", "table: docs, columns: { n: n integer }"
+    )
+    tail = TailKey("users", f"couch/{databases.prefix}a")
+    if not is_first_turn:
+        with running(config, tmp_path) as pillow:
+            pillow.until_parked(1)
+    databases["a"].put("wrong", n={"not": "a number"})
+
+    def fail(_: DeadLetters) -> None:
+        raise StoreWriteError("no space left")
+
+    with running(config, tmp_path, ends_by_kill=True) as pillow:
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(DeadLetters, "sync", fail)
+            pillow.until(lambda: pillow.states() == {"backing-off": 1}, 15)
+            assert pillow.tail.status_of(tail.database).reason == "checkpoint: no space left"
+        pillow.tail.resume(tail.database)
+        pillow.until_parked(1)
+        assert not pillow.letters.unsynced(tail)
 
 
 def test_a_target_that_takes_nothing_and_a_server_that_is_silent_count_as_lag(
