@@ -8,7 +8,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
+from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, TailKey
 from pillows.couch.client import CouchClient
 from pillows.databases.listing import parse_identity
 from pillows.databases.member_store import MemberStore, give_way
@@ -29,6 +29,9 @@ from pillows.transports.base import Transport
 #: A deletion reported by `_db_updates` may be late. For a database younger than this, it may be the deletion
 #: of an earlier one that was created in the same second.
 YOUNG_SECONDS = 3600.0
+
+#: The note of a checkpoint, in place of proofs, of a database without rows: they were removed.
+_REMOVED = "removed"
 
 
 def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey) -> bool:
@@ -251,8 +254,8 @@ class Members:
         """
         tail = self._settings.tail_of(name)
         stored = self._find_checkpoint(tail)
-        if stored is None or (stored.pass_epoch == PASS_TO_BEGIN and stored.seq == Seq.BEGINNING):
-            return 0  # removed before
+        if stored is None or self._store.get_note(tail) == _REMOVED:
+            return 0
         removed, epoch = 0, stored.epoch + 1
         with ExitStack() as stack:
             # A pass that was to fill an empty target, and was not completed, has written rows, too.
@@ -264,6 +267,7 @@ class Members:
                 removed += retrier.retry_write(transport.name, partial(transport.finish_pass, epoch))
         self._services.dead_letters.forget_all(tail)
         self._store.edit(tail, lambda current: Checkpoint.reset(current or stored))
+        self._store.note(tail, _REMOVED)  # a reset alone may also be an operator's, and its rows are there
         return removed
 
     def _find_checkpoint(self, tail: TailKey) -> Checkpoint | None:

@@ -16,7 +16,8 @@ import gevent
 import pytest
 import requests
 
-from checkpoints import StoreWriteError, TailKey
+from checkpoints import Checkpoint, CheckpointStore, StoreWriteError, TailKey
+from pillows.databases.shared_transport import SharedTransport
 from pillows.dead_letters.store import DeadLetters
 from tests.conftest import CouchServer
 from tests.servers.couchdb.process import CouchDB
@@ -185,6 +186,35 @@ def test_a_database_that_no_longer_matches_is_not_read_again(
         pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1}, 20)
         assert pillow.tail.status_of(excluded).lag_seconds == 0
     assert read_sqlite(tmp_path / "t.sqlite", column="n") == written | {f"{wanted}:late": 1}
+
+
+def test_a_database_that_was_reset_and_no_longer_matches_loses_its_rows_once(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases.create("a", 2)
+    databases.create("b", 1)
+    config = config_of(databases, tmp_path, ", on_deleted: remove")
+    with running(config, tmp_path) as pillow:
+        pillow.until_parked(2)
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.edit(TailKey("users", f"couch/{databases.prefix}a"), Checkpoint.reset)
+    store.close()
+    sweep, swept = SharedTransport.sweep, list[str]()
+
+    def note(shared: SharedTransport, tail: TailKey, *args: Any) -> int:
+        swept.append(tail.database)
+        return sweep(shared, tail, *args)
+
+    monkeypatch.setattr(SharedTransport, "sweep", note)
+    narrowed = config.replace(f'"{databases.prefix}*"', f'"{databases.prefix}b*"')
+    for _ in range(2):
+        with running(narrowed, tmp_path) as pillow:
+            pillow.until(lambda: pillow.states() == {"parked": 1, "deleted": 1})
+            pillow.until(lambda: rows(tmp_path).keys() == {f"{databases.prefix}b:doc-000000"}, 10)
+            gevent.sleep(0.3)
+    assert swept == [f"{databases.prefix}a"]
+    with running(config, tmp_path) as pillow:
+        pillow.until(lambda: rows(tmp_path) == databases.documents())
 
 
 @pytest.mark.parametrize("is_first_turn", [True, False])
