@@ -10,10 +10,14 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+
 from pillows.clock import Clock
 
 #: How long a datagram may wait for a busy manager to make room.
 _SEND_TIMEOUT_SECONDS = 1.0
+_RETRY_SECONDS = 0.02
 
 
 class Notifier:
@@ -34,6 +38,7 @@ class Notifier:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
         if self._socket is not None:
             self._socket.settimeout(_SEND_TIMEOUT_SECONDS)
+        self._turn = BoundedSemaphore()  # gevent lets one greenlet at a time wait for a socket
         self._clock = clock
         self._watchdog_seconds = _watchdog_seconds(environ)
         self._fed_at = float("-inf")
@@ -85,13 +90,17 @@ class Notifier:
             self._socket = None
 
     def _send(self, message: str) -> bool:
-        if self._socket is None:
+        with self._turn:
+            give_up_at = self._clock.monotonic() + _SEND_TIMEOUT_SECONDS
+            while self._socket is not None and self._clock.monotonic() <= give_up_at:
+                try:
+                    if self._socket.sendto(message.encode(), self._address):
+                        return True
+                except OSError:
+                    return False
+                # gevent returns 0 while the manager has no room: such a socket always seems writable.
+                self._clock.wait(Event(), _RETRY_SECONDS)
             return False
-        try:
-            self._socket.sendto(message.encode(), self._address)
-        except OSError:
-            return False
-        return True
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

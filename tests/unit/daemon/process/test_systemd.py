@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 
 from daemon.process.systemd import Notifier
+from pillows.clock import SystemClock
 from tests.support.clock import FakeClock
 
 
@@ -93,4 +97,25 @@ def test_a_manager_that_is_gone_does_not_harm_and_the_status_is_sent_again(tmp_p
         notifier.status("starting")
         assert received(listener) == ["STATUS=starting"]
     notifier.close()
+    notifier.close()
+
+
+def test_two_may_send_while_the_manager_is_busy(manager: tuple[str, socket.socket]) -> None:
+    """As a reload and the supervisor's tick."""
+    address, listener = manager
+    notifier = Notifier({"NOTIFY_SOCKET": address}, SystemClock())
+    for _ in range(8):  # the buffer of one sender is full before the queue of the receiver
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"x", listener.getsockname())
+    sending: list[Any] = [gevent.spawn(notifier.ready), gevent.spawn(notifier.status, "3 pillows")]
+    gevent.sleep(0.05)
+    assert not any(each.ready() for each in sending), "the manager has no room"
+    found: list[str] = []
+    while not all(each.ready() for each in sending):
+        found += received(listener)
+        gevent.sleep(0.01)
+    assert [each.exception for each in sending] == [None, None]
+    assert {"READY=1", "STATUS=3 pillows"} <= {*found, *received(listener)}
     notifier.close()
