@@ -92,8 +92,8 @@ def shorten(rules: str, *, minute_seconds: float = MINUTE_SECONDS) -> str:
 
     shorter = re.sub(r"(for: |\[)(\d+)([mhd])(\]|$)", time, rules, flags=re.MULTILINE)
     for threshold, less in {
-        "_seconds) > 600": f"_seconds) > {LEAST_SECONDS}",
-        "_seconds) > 3600": f"_seconds) > {2 * LEAST_SECONDS}",
+        "}) > 600": f"}}) > {LEAST_SECONDS}",
+        "}) > 3600": f"}}) > {2 * LEAST_SECONDS}",
         "_seconds > 120": f"_seconds > {LEAST_SECONDS}",
         "_seconds > 300": f"_seconds > {LEAST_SECONDS}",
         "8 * 86400": str(2 * LEAST_SECONDS),
