@@ -12,6 +12,7 @@ import sqlite3
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.servers.couchdb.process import CouchDB
 from tests.servers.process import free_port
 from tests.servers.prometheus import Prometheus, promtool
 from tests.servers.tcp_proxy import TcpProxy
+from tests.support.certificate import make_certificate
 from tests.support.waiting import wait_until
 
 RULES = (ROOT / "etc" / "prometheus" / "pillowd.rules.yml").read_text()
@@ -150,6 +152,7 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
         source = {"connection": "couch", **which, **more.pop("source", {})}
         return {"source": source, "transport": [{"connection": connection, **output}], **more}
 
+    cert, key = make_certificate(tmp_path, days=7)
     built = Pillowd(
         tmp_path,
         connections={
@@ -170,6 +173,14 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
         },
         daemon={
             "http": {"listen": f"127.0.0.1:{free_port()}"},
+            "admin": {
+                "listen": f"unix:{tmp_path}/admin.sock",
+                "tcp": {
+                    "listen": f"127.0.0.1:{free_port()}",
+                    "tls": {"cert": str(cert), "key": str(key)},
+                    "tokens": [{"name": "ops", "sha256": sha256(b"t" * 40).hexdigest(), "scopes": ["read"]}],
+                },
+            },
             "plugins_path": [str(write_plugin(tmp_path))],
             "restart": {"initial": "100ms", "max": "200ms", "max_restarts": 1000},
         },
