@@ -64,15 +64,15 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """Set the line that `systemctl status` shows; send it when it changes."""
-        if text != self._status and self._send(f"STATUS={text}"):
+        if text != self._status and self._send(f"STATUS={text}", wait_seconds=0.0):
             self._status = text
 
     def alive(self) -> None:
         """Reset the watchdog, twice within the time that systemd allows."""
         now = self._clock.monotonic()
-        if self._watchdog_seconds is not None and now - self._fed_at >= self._watchdog_seconds / 2:
+        is_due = self._watchdog_seconds is not None and now - self._fed_at >= self._watchdog_seconds / 2
+        if is_due and self._send("WATCHDOG=1", wait_seconds=0.0):
             self._fed_at = now
-            self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
         """Report that the drain has begun."""
@@ -89,18 +89,24 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, message: str) -> bool:
-        with self._turn:
-            give_up_at = self._clock.monotonic() + _SEND_TIMEOUT_SECONDS
-            while self._socket is not None and self._clock.monotonic() <= give_up_at:
+    def _send(self, message: str, *, wait_seconds: float = _SEND_TIMEOUT_SECONDS) -> bool:
+        if not self._turn.acquire(blocking=wait_seconds > 0):
+            return False
+        try:
+            give_up_at = self._clock.monotonic() + wait_seconds
+            while self._socket is not None:
                 try:
                     if self._socket.sendto(message.encode(), self._address):
                         return True
                 except OSError:
                     return False
                 # gevent returns 0 while the manager has no room: such a socket always seems writable.
+                if self._clock.monotonic() >= give_up_at:
+                    return False
                 self._clock.wait(Event(), _RETRY_SECONDS)
             return False
+        finally:
+            self._turn.release()
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
