@@ -62,7 +62,7 @@ class ServiceStatus:
         self._clock = clock
         self._known: dict[TailKey, tuple[float, TailStatus]] = {}  # with wall-clock seconds
         self._heard_at: dict[str, float] = {}  # pillow -> monotonic seconds
-        self._next_offset = 0
+        self._next_offset: int | None = None
         self._follower: TopicFollower | None = None
 
     def open(self) -> None:
@@ -71,12 +71,9 @@ class ServiceStatus:
         Raises:
             PillowError: the topic can't be read.
         """
-        log = read_log(self._options, self._topic, 0)
-        for message in log.records.values():
-            self._take(message)
-        self._next_offset = log.next_offset
+        next_offset = self._read()
         self._heard_at.clear()  # how old these are depends on the clocks of other machines
-        self._follower = TopicFollower(self._options, self._topic, log.next_offset, self._take)
+        self._follower = TopicFollower(self._options, self._topic, next_offset, self._take)
 
     def tell(self, statuses: Sequence[TailStatus]) -> None:
         """Publish the status of the tails of this daemon. Ignore a failure: the next status follows."""
@@ -123,11 +120,7 @@ class ServiceStatus:
         Raises:
             PillowError: the topic can't be read.
         """
-        log = read_log(self._options, self._topic, 0, self._next_offset)
-        for message in log.records.values():
-            if (message.offset() or 0) >= self._next_offset:
-                self._take(message)
-        self._next_offset = log.next_offset
+        self._read()
         return self._heard_at.get(key.pillow)
 
     def get(self, key: TailKey) -> TailStatus | None:
@@ -140,6 +133,14 @@ class ServiceStatus:
         if self._follower is not None:
             self._follower.close()
             self._follower = None
+
+    def _read(self) -> int:
+        """Take what was published since the last call; return the offset after it."""
+        log = read_log(self._options, self._topic, 0, self._next_offset)
+        for message in log.records.values():
+            self._take(message)
+        self._next_offset = log.next_offset
+        return log.next_offset
 
     def _take(self, message: LibraryMessage) -> None:
         """Keep a status. Daemons are updated one by one, so that of another version may have other fields.
