@@ -14,7 +14,6 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint
-from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, Outcome, id_of
@@ -32,7 +31,7 @@ from pillows.runtime.missed_purges import MissedPurges
 from pillows.runtime.redelivery import Redelivery
 from pillows.runtime.startup import TailStartup, identity_of
 from pillows.runtime.tail_monitor import TailMonitor
-from pillows.runtime.tail_settings import Carrier, TailServices, TailSettings
+from pillows.runtime.tail_settings import Carrier, TailServices, TailSettings, make_dead_letters
 from pillows.transports.base import Transport
 
 #: Documents that are looked up in the source in one request.
@@ -271,13 +270,7 @@ class TailRun:
                 max_parallel=len(self._transports) * settings.batch.max_in_flight,
             ),
             progress=self._opened,
-            dead_letters=TailDeadLetters(
-                tail=settings.key,
-                store=services.dead_letters,
-                options=settings.errors,
-                config=settings.digest.pipeline,
-                observer=services.observer,
-            ),
+            dead_letters=make_dead_letters(settings, services),
             source=self.feed,
             retrier=self.retrier,
             lock=self._lock,

@@ -11,6 +11,7 @@ from checkpoints import ConfigDigest, TailKey
 from pillows.clock import Clock
 from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.dead_letters.store import DeadLetters
+from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.items import Outcome
 from pillows.feed.base import DatabaseIdentity, Feed
@@ -101,3 +102,14 @@ class TailServices(Struct, frozen=True, kw_only=True):
     backfill: Callable[[DocumentSender], None] | None = None
     check_ownership: Callable[[], None] = lambda: None
     is_ours: Callable[[str], bool] = lambda _id: True
+
+
+def make_dead_letters(settings: TailSettings, services: TailServices) -> TailDeadLetters:
+    """Return the dead letters of a tail, for its writer."""
+    return TailDeadLetters(
+        tail=settings.key,
+        store=services.dead_letters,
+        options=settings.errors,
+        config=settings.digest.pipeline,
+        observer=services.observer,
+    )

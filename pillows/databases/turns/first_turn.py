@@ -28,7 +28,6 @@ from pillows.databases.turns.turn import (
     not_saved,
 )
 from pillows.databases.turns.turn_feed import TurnFeed
-from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item
@@ -40,7 +39,7 @@ from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
 from pillows.runtime.startup import outputs_digest
-from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.runtime.tail_settings import TailServices, TailSettings, make_dead_letters
 from pillows.transports.base import Transport
 
 
@@ -234,13 +233,7 @@ class FirstTurn:
             settings.pillow.transform,
             fanout=FanOut(transports, self._retrier, timeouts_seconds=settings.write_timeouts_seconds),
             progress=progress,
-            dead_letters=TailDeadLetters(
-                tail=settings.key,
-                store=services.dead_letters,
-                options=settings.errors,
-                config=settings.digest.pipeline,
-                observer=services.observer,
-            ),
+            dead_letters=make_dead_letters(settings, services),
             source=self._feed,
             retrier=self._retrier,
             lock=nullcontext(),  # there is no other greenlet
