@@ -156,6 +156,8 @@ class Server:
     def freeze(self) -> None:
         """Lets the server hang: it keeps its connections and says nothing."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:  # a busy JVM's threads go on for a while, and answer: wait for the last
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Lets a frozen server go on."""
