@@ -24,9 +24,9 @@ def rows(document):
     return document
 """
 PARTITIONS = 12
-DOCUMENTS = 6_000
-#: Of the documents: the first come while the reader starts, the last while some partitions are done.
-BEGIN, END = DOCUMENTS // 10, DOCUMENTS * 7 // 10
+DOCUMENTS = 18_000
+#: Of the documents: the first come while the partitions start, the last while some of them are done.
+BEGIN, END = DOCUMENTS // 6, DOCUMENTS * 7 // 10
 
 
 def count_here(daemon: Pillowd) -> int:
