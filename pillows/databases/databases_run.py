@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import gevent
@@ -88,6 +88,7 @@ class DatabasesRun:
         self._wake = Event()
         self._trouble: Exception | None = None
         self._turns: dict[str, Turn | FirstTurn] = {}
+        self._held: set[str] = set()
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
         self._observer = MemberObserver(services.observer, settings.key, self.rate)
         self._retrier = Retrier(
@@ -175,7 +176,9 @@ class DatabasesRun:
         return max((at for at in known if at is not None), default=None)
 
     def repair(self, name: str, ids: Sequence[str], halt: Event) -> None:
-        """Send documents of a database through the pipeline again; no turn of it may run meanwhile.
+        """Send documents of a database through the pipeline again.
+
+        No turn of it may run meanwhile: see `holding`.
 
         Raises:
             StoppedError: `halt` was set, or the run has not begun.
@@ -184,6 +187,22 @@ class DatabasesRun:
         if self._members is None:
             raise StoppedError
         repair(*self._members.get_parts(name), ids, halt=halt)
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Begin no turn of a database; its state may change meanwhile, such as by a pause.
+
+        Raises:
+            RetryableError: somebody else holds it.
+        """
+        if name in self._held:
+            raise RetryableError(f"{name} is being repaired already.")
+        self._held.add(name)
+        try:
+            yield
+        finally:
+            self._held.discard(name)
+            self._wake.set()
 
     def wake(self) -> None:
         """Have the run check the queue at once."""
@@ -277,7 +296,8 @@ class DatabasesRun:
 
     def _begin_turns(self, members: Members) -> None:
         limit = self._settings.source.max_active
-        held: list[str] = []  # those whose former turn has not ended: a pause, or rows that are removed
+        # Those that are repaired, or whose former turn has not ended: a pause, or rows that are removed.
+        held: list[str] = []
         while len(self._turns) < limit + SPARE_TURNS:
             if sum(turn.is_reading for turn in self._turns.values()) >= limit:
                 break
@@ -287,7 +307,7 @@ class DatabasesRun:
             if not members.matches(name):  # marked all the same, such as by `resume`
                 self.queue.leave_out(name, GONE)
                 continue
-            if name in self._turns:
+            if name in self._turns or name in self._held:
                 held.append(name)
                 continue
             try:

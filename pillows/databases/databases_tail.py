@@ -202,19 +202,15 @@ class DatabasesTail:
             KeyError: there is no such database.
         """
         run, clock = self._run, self._services.clock
-        if run is None or (database := run.queue.get(name)) is None:
+        if run is None or name not in run.queue:
             raise KeyError(name)
-        was_paused = database.state is DatabaseState.PAUSED
-        with limit_repair() as halt:
-            self.pause(name)
-            try:
-                while self.is_active(name) and not clock.wait(halt, _LOOK_SECONDS):
-                    pass
-                if not halt.is_set():
-                    run.repair(name, ids, halt)
-            finally:
-                if not was_paused:
-                    self.resume(name)
+        with limit_repair() as halt, run.holding(name):
+            if (turn := run.find_turn(name)) is not None:
+                turn.stop()
+            while self.is_active(name) and not clock.wait(halt, _LOOK_SECONDS):
+                pass
+            if not halt.is_set():
+                run.repair(name, ids, halt)
 
     def is_active(self, name: str) -> bool:
         """Return whether a database has its turn now."""

@@ -11,9 +11,11 @@ import gevent
 import psycopg
 import pytest
 import requests
+from gevent.event import Event
 
 from checkpoints import Checkpoint
 from pillows.databases.members import Members
+from pillows.verify.repair import repair
 from tests.support.databases import Databases, make_config, read_sqlite, running
 
 Target = Callable[[], Mapping[str, Any]]
@@ -347,3 +349,35 @@ def test_a_pattern_may_be_changed(
     assert "a2" not in read_names
     databases["a1"].put("more", n=1)
     run(f'"{prefix}a*"', "a1", "a2")
+
+
+@pytest.mark.parametrize("wish", ["pause", "resume"])
+def test_a_repair_of_a_database_leaves_the_wishes_of_its_operator(
+    databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    databases.create("a", 2)
+    name = f"{databases.prefix}a"
+    with running(sqlite_config(databases, tmp_path), tmp_path) as pillow:
+        pillow.until_parked(1)
+        began, goes_on = Event(), Event()
+
+        def wait_and_repair(*parts: Any, **more: Any) -> None:
+            began.set()
+            assert goes_on.wait(60)
+            repair(*parts, **more)
+
+        monkeypatch.setattr("pillows.databases.databases_run.repair", wait_and_repair)
+        repairing = gevent.spawn(pillow.tail.repair, name, ["doc-000001"])
+        assert began.wait(60)
+        databases["a"].put("more", n=1)
+        getattr(pillow.tail, wish)(name)
+        gevent.sleep(0.5)
+        runs_beside = pillow.tail.is_active(name)
+        goes_on.set()
+        repairing.get(timeout=60)
+        if wish == "pause":
+            gevent.sleep(0.5)
+            assert pillow.states() == {"paused": 1}, "as the operator has asked"
+            pillow.tail.resume(name)
+        pillow.until(lambda: rows(tmp_path) == databases.documents())
+    assert not runs_beside, "no turn runs while its database is repaired"
