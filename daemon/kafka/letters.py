@@ -16,7 +16,7 @@ from checkpoints import StoreWriteError, TailKey
 from checkpoints.replica import Key
 from pillows.change_topics.names import LETTER_PARTITIONS, ServiceTopics
 from pillows.change_topics.partition_keys import split_partition
-from pillows.errors import FencedError, RetryableError
+from pillows.errors import FencedError, PillowError
 from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
@@ -101,7 +101,7 @@ class Letters:
         except FencedError as error:
             self.release(pillow, number)  # if we are the owner after all, the next one fences the other
             raise StoreWriteError(f"Another process writes the dead letters of {pillow}: {error}") from error
-        except RetryableError as error:
+        except PillowError as error:
             raise StoreWriteError(f"The dead letters of {pillow} can't be written: {error}") from error
         if delivery.failures:
             failure = next(iter(delivery.failures.values()))

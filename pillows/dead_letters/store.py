@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
 from checkpoints import TailKey, Tracker
 from checkpoints.replica import Replica, ReplicaWriter
@@ -61,8 +60,6 @@ class DeadLetters:
         self._known: defaultdict[TailKey, TailIndex] = defaultdict(TailIndex)
         self._changes = self._synced = 0
         self._replica: ReplicaWriter | None = None
-        self._unreplicated: set[_Key] = set()
-        self._replicating = BoundedSemaphore(1)
         self._index()
 
     def attach(self, replica: Replica) -> None:
@@ -100,13 +97,14 @@ class DeadLetters:
             tail: the tail.
             entries: transport and id -> the entry as the replica got it.
         """
-        for transport, id in list(self._known[tail].due_at):
-            self._forget(tail, transport, id)
+        for transport, id in self._known[tail].due_at:
+            del self._tracker[str(tail), transport, id]
+        self._known[tail] = TailIndex()  # a write that is under way, and fails, puts nothing back
         for (transport, id), entry in entries.items():
             fields: dict[str, Any] = json.loads(entry)
             self._tracker[str(tail), transport, id] = fields
             self._note(tail, transport, id, fields)
-        self._unreplicated = {key for key in self._unreplicated if key[0] != str(tail)}
+        self._known[tail].unreplicated.clear()
 
     def add(
         self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
@@ -159,14 +157,15 @@ class DeadLetters:
         It must not while a dead letter of the tail is not on disk, or one of the documents has a dead letter
         to be cleared.
         """
-        known = self._known[tail]
-        if known.changed > self._synced:
+        if self.unsynced(tail):
             return True
+        known = self._known[tail]
         return bool(known.due_at) and any(document.id in known.transports for document in documents)
 
     def unsynced(self, tail: TailKey) -> bool:
         """Return whether dead letters of a tail were changed since the last `sync`."""
-        return self._known[tail].changed > self._synced
+        known = self._known[tail]
+        return known.changed > self._synced or bool(known.unreplicated)
 
     @contextmanager
     def watching(self, tail: TailKey, on_due: Callable[[float], None]) -> Iterator[None]:
@@ -221,7 +220,7 @@ class DeadLetters:
     def release(self, tail: TailKey) -> None:
         """Free the memory of a tail that has no dead letters."""
         known = self._known.get(tail)
-        if known is not None and not known.due_at and known.changed <= self._synced and known.on_due is None:
+        if known is not None and not known.due_at and not self.unsynced(tail) and known.on_due is None:
             del self._known[tail]
 
     def unclaim(self, tail: TailKey) -> None:
@@ -254,14 +253,14 @@ class DeadLetters:
             self._tracker.amend((str(tail), transport, id), fields)
             self._note(tail, transport, id, fields)
         if revived:
-            self.sync()
+            self.sync(tail)
         return len(revived)
 
     def lower_version(self, dead_letter: DeadLetter, version: int) -> None:
         """Lower the version that clears the dead letter: the source has been rewound to it."""
         key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
         self._tracker.amend(key, {"version": version})
-        self._mark(dead_letter.tail, dead_letter.transport, dead_letter.id)
+        self._count_change(dead_letter.tail, dead_letter.transport, dead_letter.id)
 
     def discard(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
         """Forget dead letters, given by transport and id; return their number.
@@ -273,7 +272,7 @@ class DeadLetters:
         for transport, id in gone:
             self._forget(tail, transport, id)
         if gone:
-            self.sync()
+            self.sync(tail)
         return len(gone)
 
     def forget_all(self, tail: TailKey) -> None:
@@ -297,19 +296,23 @@ class DeadLetters:
             self._tracker[str(taker), transport, id] = entry
             self._note(taker, transport, id, entry)
             self._forget(giver, transport, id)
-        self.sync()
+        self.sync(taker)
+        self.sync(giver)
 
-    def sync(self) -> None:
-        """Write every change so far; it is on disk when this returns.
+    def sync(self, tail: TailKey) -> None:
+        """Write every change of a tail's dead letters so far; it is durable when this returns.
+
+        All tails share the disk, so theirs are on it, too. In a replica each tail has a place of its own, and
+        one that can't be written holds up no other tail.
 
         Raises:
             StoreWriteError: the write failed; nothing is lost.
         """
         changes = self._changes  # later changes, made during the sync, stay unsynced
         self._tracker.sync()
-        if self._replica is not None:
-            self._replicate(self._replica)
         self._synced = max(self._synced, changes)
+        if self._replica is not None:
+            self._replicate(self._replica, tail)
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
         """Return the documents with a dead letter of a transport: it may hold an older state of them."""
@@ -352,20 +355,24 @@ class DeadLetters:
             pillow, _, source = name.partition("@")  # no pillow's name has one
             self._note(TailKey(pillow, source), transport, id, self._tracker[key])
 
-    def _mark(self, tail: TailKey, transport: str, id: str) -> None:
-        """Have the next `sync` write a dead letter, or its removal, into the replica."""
+    def _count_change(self, tail: TailKey, transport: str, id: str) -> int:
+        """Have the next `sync` write a dead letter, or its removal; return the number of the change."""
+        self._changes += 1
         if self._replica is not None:
-            self._unreplicated.add((str(tail), transport, id))
+            self._known[tail].unreplicated[transport, id] = self._changes
+        return self._changes
 
-    def _replicate(self, replica: ReplicaWriter) -> None:
-        with self._replicating:  # a second caller waits for what the first one writes
-            taken, self._unreplicated = self._unreplicated, set()
-            try:
-                if taken:
-                    replica.write({key: self._encode(key) if key in self._tracker else None for key in taken})
-            except BaseException:
-                self._unreplicated |= taken
-                raise
+    def _replicate(self, replica: ReplicaWriter, tail: TailKey) -> None:
+        known = self._known[tail]
+        with known.replicating:  # a second caller waits for what the first one writes
+            taken = dict(known.unreplicated)
+            if not taken:
+                return
+            keys: list[_Key] = [(str(tail), *each) for each in taken]
+            replica.write({key: self._encode(key) if key in self._tracker else None for key in keys})
+            for each, change in taken.items():
+                if known.unreplicated.get(each) == change:  # else it was changed again meanwhile
+                    del known.unreplicated[each]
 
     def _encode(self, key: _Key) -> bytes:
         return json.dumps(dict(self._tracker[key])).encode()
@@ -396,10 +403,8 @@ class DeadLetters:
 
     def _note(self, tail: TailKey, transport: str, id: str, entry: Mapping[str, Any]) -> None:
         at = inf if entry["_aborted"] else entry.get("next_retry_at", 0.0)
-        self._changes += 1
-        self._mark(tail, transport, id)
         known = self._known[tail]
-        known.note(transport, id, due_at=at, change=self._changes)
+        known.note(transport, id, due_at=at, change=self._count_change(tail, transport, id))
         if at < known.next_at:
             known.next_at = at
             if known.on_due is not None:
@@ -407,9 +412,7 @@ class DeadLetters:
 
     def _forget(self, tail: TailKey, transport: str, id: str) -> None:
         del self._tracker[str(tail), transport, id]
-        self._changes += 1
-        self._mark(tail, transport, id)
-        self._known[tail].forget(transport, id, change=self._changes)
+        self._known[tail].forget(transport, id, change=self._count_change(tail, transport, id))
 
     def _get(self, tail: TailKey, transport: str, id: str) -> DeadLetter:
         entry = self._tracker[str(tail), transport, id]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import inf
 
+from gevent.lock import BoundedSemaphore
+
 from pillows.dead_letters.dead_letter import LONGEST_RETRY_SECONDS
 
 
@@ -24,6 +26,8 @@ class TailIndex:
         transports: id -> the transports that the document has dead letters of.
         claimed: (transport, id) of the claimed ones -> when each was due.
         changed: number of the last change.
+        unreplicated: (transport, id) of changes that the replica does not have yet -> number of the change.
+        replicating: held while they are written.
         next_at: wall-clock seconds before which none is due.
         on_due: see `DeadLetters.watching`.
     """
@@ -33,6 +37,8 @@ class TailIndex:
         self.transports: dict[str, tuple[str, ...]] = {}
         self.claimed: dict[tuple[str, str], float] = {}
         self.changed = 0
+        self.unreplicated: dict[tuple[str, str], int] = {}
+        self.replicating = BoundedSemaphore(1)
         self.next_at = inf
         self.on_due: Callable[[float], None] | None = None
 

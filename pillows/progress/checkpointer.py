@@ -233,7 +233,7 @@ class Checkpointer:
 
     def _flush_dead_letters(self) -> None:
         if self._dead_letters is not None and self._has_unflushed():
-            self._dead_letters.sync()
+            self._dead_letters.sync(self._key)
 
     def _is_in_target(self, checkpoint: Checkpoint) -> bool:
         return self._copy_to_target is None or self._in_target == checkpoint

@@ -158,7 +158,7 @@ def write_state(path: Path) -> None:
                 state.store.edit(key, _as_it_is)
             state.store.save(key, checkpoint)
         state.dead_letters.add(DEAD_LETTERS, ErrorOptions(), "fedcba9876543210")
-        state.dead_letters.sync()
+        state.dead_letters.sync(KEY)
         state.pauses.add(PAUSED)
 
 

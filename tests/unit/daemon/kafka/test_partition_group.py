@@ -233,7 +233,7 @@ def test_dead_letters_are_there_before_the_tail_begins_and_leave_with_the_partit
         tail=PART, transport="es", id="bad", rev="1-a", leaf_version=1, stage="transport", error="no"
     )
     world.dead_letters.add([letter])
-    world.dead_letters.sync()
+    world.dead_letters.sync(PART)
     world.dead_letters.load(PART, {})
     assert world.dead_letters.count(PART) == 0
     assert list(world.letters.entries) == [("es", "bad")], "the replica keeps it"

@@ -61,7 +61,7 @@ class Disk:
     def unsynced(self, _: object) -> bool:
         return self.unsynced_dead_letters
 
-    def sync(self) -> None:
+    def sync(self, _: object) -> None:
         if self.full:
             raise StoreWriteError("full")
         self.order.append("dead letters")
