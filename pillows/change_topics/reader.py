@@ -22,6 +22,7 @@ from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import TICK_SECONDS
 from pillows.feed.couch_feed import CouchFeed
 from pillows.kafka.producer import Producer
+from pillows.models import ChangeBatch
 from pillows.observer import Observer, Rewind
 from pillows.progress.watermark import WatermarkMove
 from pillows.retry.backoff import Backoff
@@ -139,7 +140,7 @@ class Reader:
                 while (pieces := pages.take(TICK_SECONDS)) is not None:
                     began_at = self._clock.monotonic()
                     self._note_read(pieces, feed)
-                    if any(each.batch.changes or each.batch.seq is not None for each in pieces):
+                    if any(_is_to_be_written(each.batch) for each in pieces):
                         self._position = writer.write(pieces, self._position)
                         self._note_written(pieces)
                         backoff.reset()
@@ -187,3 +188,8 @@ class Reader:
             self._monitor.tick()
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
+
+
+def _is_to_be_written(batch: ChangeBatch) -> bool:
+    """Return whether a batch is more than a sign of life. Purges come without a position, and only once."""
+    return bool(batch.changes) or batch.seq is not None or batch.purge_seq is not None

@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import pytest
+from confluent_kafka import Message
 from gevent.event import Event
 from msgspec.structs import replace
 
@@ -25,7 +26,9 @@ from pillows.change_topics.positions import Position, load_position, make_messag
 from pillows.change_topics.reader import Reader
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_purge, encode_change
 from pillows.errors import ConfigError, FencedError, RetryableError
+from pillows.feed import identity_check
 from pillows.feed.base import PURGED_REV
+from pillows.feed.source_database import SourceDatabase
 from pillows.kafka import topics
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
@@ -323,14 +326,31 @@ def test_purged_documents_are_published_as_deleted_and_every_partition_is_told(s
     found = service.catch_up()
     (purged,) = [each for each in found.changes if each.rev == PURGED_REV]
     assert (purged.id, purged.leaf_version, purged.deleted) == ("d1", 0, True)
-    told = [
-        each
-        for each in read_topic(service.server, service.topics.changes(service.source))
-        if each.key() == DATABASE_KEY
-    ]
+    told = read_purges(service)
     assert sorted(each.partition() or 0 for each in told) == [0, 1, 2, 3]
     assert decode_purge(told[0].value() or b"").missed == 0
     assert service.catch_up().count_repeated() == 0, "it is told once"
+
+
+def test_purges_that_the_server_does_not_list_are_told_though_nothing_else_happens(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a batch has neither changes nor a position; servers before CouchDB 3.4 list none."""
+    monkeypatch.setattr(identity_check, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(SourceDatabase, "list_purges", lambda _: None)
+    fill(service.couch, 5)
+    with service.running() as run:
+        wait_until(lambda: run.reader.state is State.LIVE, worker=run.greenlet)
+        service.couch.purge("d1")
+        wait_until(lambda: len(read_purges(service)) == 4, worker=run.greenlet)
+    told = read_purges(service)
+    assert sorted(each.partition() or 0 for each in told) == [0, 1, 2, 3]
+    assert {decode_purge(each.value() or b"").missed for each in told} == {1}
+
+
+def read_purges(service: Service) -> list[Message]:
+    found = read_topic(service.server, service.topics.changes(service.source))
+    return [each for each in found if each.key() == DATABASE_KEY]
 
 
 @pytest.mark.proof
