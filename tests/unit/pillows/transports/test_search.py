@@ -16,11 +16,13 @@ from pillows.models import WriteResult, write_version
 from pillows.transports.common.search.client import AnswerError
 from pillows.transports.common.search.encoder import (
     MAX_OPERATIONS,
+    SOURCE,
     Operation,
     cut_requests,
     encode_mark,
     encode_operations,
     encode_purge,
+    find_gone,
 )
 from pillows.transports.common.search.errors import (
     BulkResult,
@@ -171,6 +173,7 @@ def test_removals_and_rows_of_one_batch_are_told_apart() -> None:
     documents = [gone("a", 3), document("b", 3, {"n": 1}), gone("c", 3), document("d", 3, b'{"_id":"d"}')]
     made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
     assert not dead
+    assert not any(each.marks for each in made)
     assert [(each.id, each.removes) for each in made] == [
         ("a", True),
         ("b", False),
@@ -191,6 +194,21 @@ def test_a_document_that_would_look_like_a_tombstone_is_dead_not_hidden() -> Non
     assert not encode_operations(documents, "docs", 1, deleted_at_ms=None)[1]
 
 
+@pytest.mark.parametrize(("row", "more"), [({}, {}), ({"n": 1}, {"n": 1})])
+def test_a_document_of_several_databases_comes_with_its_source(
+    row: dict[str, Any], more: dict[str, Any]
+) -> None:
+    made, dead = encode_operations(
+        [document("db:a", 3, row)], "docs", 2, deleted_at_ms=None, connection="couch"
+    )
+    assert not dead
+    assert made[0].read_source() == {SOURCE: "couch/db"} | more
+
+
+def test_documents_without_rows_in_any_output_are_gone() -> None:
+    assert find_gone([document("a", 3, {"n": 1}), gone("b", 4)]) == {"b"}
+
+
 def test_operations_are_cut_into_requests_by_bytes_and_number() -> None:
     def operation(size: int) -> Operation:
         return Operation("a", 1, False, b"x" * size)
@@ -199,6 +217,7 @@ def test_operations_are_cut_into_requests_by_bytes_and_number() -> None:
         [len(o.body) for o in part] for part in cut_requests([operation(n) for n in (4, 4, 4, 99, 1, 1)], 8)
     ]
     assert sizes == [[4, 4], [4], [99], [1, 1]]
+    assert [len(part) for part in cut_requests([operation(99), operation(1)], 8)] == [1, 1]
     full = [[len(o.body) for o in part] for part in cut_requests([operation(4)] * 4, 8)]
     assert full == [[4, 4], [4, 4]]
     many = [len(part) for part in cut_requests([operation(1)] * (2 * MAX_OPERATIONS + 1), 10**9)]
