@@ -80,11 +80,13 @@ class AssignedPart(Struct, frozen=True, kw_only=True):
 class LetterTopics(Protocol):
     """The methods of `Letters` that are used here."""
 
-    def find(self, pillow: str, number: int) -> Mapping[tuple[str, str], bytes]:
-        """Return the dead letters of a partition."""
+    def take(
+        self, pillow: str, number: int, check_ownership: Callable[[], None]
+    ) -> Mapping[tuple[str, str], bytes]:
+        """Return the dead letters of a partition; from now on they may be written."""
 
     def release(self, pillow: str, number: int) -> None:
-        """Close the producer for the dead letters of a partition."""
+        """Write no more dead letters of a partition."""
 
 
 class PartitionGroup:
@@ -155,7 +157,9 @@ class PartitionGroup:
         """Start the tails of partitions; each reads from its checkpoint."""
         committed = self._retry(lambda: self._find_committed(partitions))
         letters = {
-            number: self._retry(partial(self._letters.find, self._key.pillow, number))
+            number: self._retry(
+                partial(self._letters.take, self._key.pillow, number, partial(self._check_ownership, number))
+            )
             for number in partitions
         }
         for number in partitions:
@@ -184,9 +188,9 @@ class PartitionGroup:
 
     def lost(self, partitions: Sequence[int]) -> None:
         """Kill the tails of partitions without a commit."""
-        self._end(partitions)
         for key in self._remove(partitions):
             self._supervisor.kill(key, "its partition was lost")
+        self._end(partitions)
         _log.warning("partitions.lost", pillow=str(self._key), partitions=list(partitions))
 
     def failed(self, error: PillowError) -> None:
@@ -262,6 +266,7 @@ class PartitionGroup:
         ended = [self._parts.pop(number) for number in partitions if number in self._parts]
         for each in ended:
             each.checkpoints.cut()
+        for each in ended:
             self._letters.release(self._key.pillow, each.part.number)
             self._dead_letters.load(each.part.key, {})  # the next owner's
         return ended

@@ -64,6 +64,7 @@ class Producer:
         self._down_at: float | None = None
         self._has_transactions = False
         self._in_transaction = False
+        self._is_closed = False
 
     def send(self, messages: Iterable[Message]) -> Delivery:
         """Send messages and wait for all reports; with transactions, in one transaction.
@@ -137,12 +138,11 @@ class Producer:
         Raises:
             PillowError: as `send`.
         """
-        library = self._connect()
         until = time.monotonic() + CALL_SECONDS
         seconds = _FIRST_CALL_SECONDS
         while True:
             try:
-                return self._worker.run(work, library, seconds)
+                return self._worker.run(work, self._connect(), seconds)
             except KafkaException as error:
                 failure = to_failure(error.args[0])
                 may_succeed = failure.name in _UNANSWERED or error.args[0].retriable()
@@ -154,7 +154,17 @@ class Producer:
             seconds = max(_FIRST_CALL_SECONDS, until - time.monotonic())
 
     def close(self) -> None:
-        """Drop what was not sent, and close every connection. May be called twice."""
+        """Drop what was not sent, and close every connection for good. May be called twice.
+
+        A call that is under way ends with a `RetryableError`. It must not connect again: with transactions it
+        would take them back from the producer that has taken over meanwhile.
+        """
+        self._is_closed = True
+        self._disconnect()
+
+    # --- the library's producer
+
+    def _disconnect(self) -> None:
         if self._idle is not None:
             self._idle.kill(block=False)
             self._idle = None
@@ -162,14 +172,13 @@ class Producer:
             last, self._library = [self._library], None
             self._worker.run(_close, last, self._in_transaction)
 
-    # --- the library's producer
-
     def _connect(self) -> LibraryProducer:
         """Return the library's producer, and replace one that has failed."""
+        self._refuse_closed()
         if self._fatal is not None:
             if self._fatal.verdict is Verdict.FENCED:  # a new producer would take over in turn
                 raise to_error(self._fatal, self._options.servers)
-            self.close()
+            self._disconnect()
         if self._library is None:
             self._refused = self._fatal = self._down_at = None
             self._has_transactions = self._in_transaction = False
@@ -207,7 +216,12 @@ class Producer:
             gevent.sleep(_IDLE_POLL_SECONDS)
             self._poll()
 
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise RetryableError("Kafka's producer was closed.")
+
     def _raise_refusal(self) -> None:
+        self._refuse_closed()
         refusal = self._refused or self._fatal
         if refusal is None:
             return

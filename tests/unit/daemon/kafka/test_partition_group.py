@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from pillows.runtime.status import State, TailStatus
 
 KEY = TailKey("cases", "couch/cases")
 PART = TailKey("cases", "couch/cases#3")
+LETTER = DeadLetter(
+    tail=PART, transport="es", id="bad", rev="1-a", leaf_version=1, stage="transport", error="no"
+)
 AT_7 = Checkpoint(seq=Seq.of(7), epoch=2)
 
 
@@ -81,11 +84,14 @@ class Letters:
         self.entries: dict[tuple[str, str], bytes] = {}
         self.released: list[int] = []
 
-    def find(self, _pillow: str, number: int) -> Mapping[tuple[str, str], bytes]:
+    def take(
+        self, _pillow: str, number: int, _check_ownership: Callable[[], None]
+    ) -> Mapping[tuple[str, str], bytes]:
         return self.entries if number == 3 else {}
 
     def release(self, _pillow: str, number: int) -> None:
         self.released.append(number)
+        gevent.sleep(0.01)  # as to close a connection takes
 
     def write(self, entries: Mapping[Any, bytes | None]) -> None:
         for (_, transport, id), entry in entries.items():
@@ -119,6 +125,7 @@ class Tail:
             gevent.sleep(self._world.drain_seconds)
             store.save(key, replace(checkpoint, seq=Seq.of(9), changes=2, pass_epoch=2))
         finally:
+            self._world.dead_letters.add(self._world.last_letters)
             del self._world.running[key]
 
     def status(self) -> TailStatus:
@@ -133,6 +140,7 @@ class World:
         self.running: dict[TailKey, Tail] = {}
         self.assigned: dict[int, AssignedPart] = {}
         self.drain_seconds = 0.0
+        self.last_letters: list[DeadLetter] = []
         self.dead_letters = DeadLetters(folder / "dead-letters")
         self.dead_letters.replicate_to(self.letters)
         clock = SystemClock()
@@ -229,10 +237,7 @@ def test_a_partition_that_comes_back_has_a_new_tail(world: World) -> None:
 
 
 def test_dead_letters_are_there_before_the_tail_begins_and_leave_with_the_partition(world: World) -> None:
-    letter = DeadLetter(
-        tail=PART, transport="es", id="bad", rev="1-a", leaf_version=1, stage="transport", error="no"
-    )
-    world.dead_letters.add([letter])
+    world.dead_letters.add([LETTER])
     world.dead_letters.sync(PART)
     world.dead_letters.load(PART, {})
     assert world.dead_letters.count(PART) == 0
@@ -243,6 +248,16 @@ def test_dead_letters_are_there_before_the_tail_begins_and_leave_with_the_partit
     world.group.revoked([3])
     assert world.dead_letters.count(PART) == 0
     assert list(world.letters.entries) == [("es", "bad")]
+
+
+def test_what_the_killed_tail_of_a_lost_partition_leaves_is_forgotten(world: World) -> None:
+    world.assign(3)
+    world.last_letters = [LETTER]
+    world.group.lost([3])
+    assert not world.running
+    assert world.dead_letters.count(PART) == 0
+    world.dead_letters.sync(PART)
+    assert not world.letters.entries
 
 
 def test_an_offset_that_is_gone_stops_that_partition_alone(world: World) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from checkpoints import StoreWriteError, TailKey
 from checkpoints.replica import Key
@@ -17,6 +18,20 @@ from tests.support.dict_replica import DictReplica, SlowReplica
 
 KEY = TailKey("p", "couch/db")
 OTHER = TailKey("p", "couch/other")
+
+
+class HeldReplica(DictReplica):
+    """Writes when the test lets it."""
+
+    def __init__(self, entries: Mapping[Key, bytes]) -> None:
+        super().__init__(entries)
+        self.begun = Event()
+        self.may_end = Event()
+
+    def write(self, entries: Mapping[Key, bytes | None]) -> None:
+        self.begun.set()
+        self.may_end.wait()
+        super().write(entries)
 
 
 def dead_letter(id: str, error: str = "no", tail: TailKey = KEY) -> DeadLetter:
@@ -105,17 +120,37 @@ def test_what_was_handed_over_is_never_without_a_copy(tmp_path: Path) -> None:
 
 
 def test_a_change_during_a_write_is_written_by_the_next_one(tmp_path: Path) -> None:
-    replica = SlowReplica({})
+    replica = HeldReplica({})
     with closing(DeadLetters(tmp_path)) as store:
         store.attach(replica)
         store.add([dead_letter("a")])
         first = gevent.spawn(store.sync, KEY)
-        gevent.sleep(0)
+        assert replica.begun.wait(5)
         store.forget(KEY, "a")
+        replica.may_end.set()
         first.get(timeout=5)
         assert store.unsynced(KEY)
         store.sync(KEY)
         assert not replica.entries
+
+
+def test_a_write_that_fails_after_its_tail_moved_away_is_not_repeated(tmp_path: Path) -> None:
+    """Else the former owner of a partition would clear what the next one has written."""
+
+    replica = HeldReplica({})
+    with closing(DeadLetters(tmp_path)) as store:
+        store.replicate_to(replica)
+        store.add([dead_letter("a")])
+        replica.fails = True
+        first = gevent.spawn(store.sync, KEY)
+        assert replica.begun.wait(5)
+        store.load(KEY, {})
+        replica.may_end.set()
+        with pytest.raises(StoreWriteError):
+            first.get(timeout=5)
+        replica.begun.clear()
+        store.sync(KEY)
+        assert not replica.begun.is_set()
 
 
 def test_a_second_sync_waits_for_what_the_first_one_writes(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_new_producer_has_no_transactions_even_if_the_end_of_the_last_one_was_
 
     producer = make(Former(), "cases")
     producer._has_transactions = producer._in_transaction = True
-    closing = gevent.spawn(producer.close)
+    closing = gevent.spawn(producer._disconnect)
     gevent.sleep(0.05)
     closing.kill()
     monkeypatch.setattr(module, "LibraryProducer", lambda _: Next())
@@ -133,6 +133,38 @@ def test_a_new_producer_has_no_transactions_even_if_the_end_of_the_last_one_was_
     assert library.is_ready
     assert not producer._in_transaction
     producer.close()
+
+
+def test_a_write_that_a_close_cut_short_does_not_take_the_transactions_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its messages are reported as purged, which is a reason to repeat the transaction, but not then."""
+
+    class Silent(Library):
+        def poll(self, _: float) -> int:
+            return 0
+
+        def begin_transaction(self) -> None:
+            pass
+
+        def purge(self) -> None:
+            pass
+
+        def abort_transaction(self, _: float) -> None:
+            reports, self._waiting = self._waiting, []
+            for report in reports:
+                report(KafkaError(KafkaError._PURGE_INFLIGHT), None)
+
+    made: list[Any] = []
+    monkeypatch.setattr(module, "LibraryProducer", made.append)
+    producer = make(Silent(), "cases")
+    producer._has_transactions = True
+    sending = gevent.spawn(producer.send, [message("a")])
+    gevent.sleep(0.05)
+    producer.close()
+    with pytest.raises(RetryableError, match="closed"):
+        sending.get(timeout=10)
+    assert not made
 
 
 def test_a_broker_that_was_away_before_a_write_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
