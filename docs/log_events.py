@@ -109,6 +109,8 @@ MEANINGS = {
     "config.refused": "A reload changed nothing, since the configuration has mistakes.",
     "config.reloaded": "A changed configuration is in force.",
     "config.warning": "Something in the configuration is probably not meant so.",
+    "control.not_applied": "What operators have asked for could not be applied here; it is tried again.",
+    "control.not_read": "A record of the topic `control` that no pillowd has written is left out.",
     "daemon.started": "The pillows are started.",
     "daemon.stopped": "The daemon has ended; `cut` counts pillows that could not finish in time.",
     "daemon.stopping": "The daemon was asked to end, and finishes what is in flight.",

@@ -71,10 +71,12 @@ class Engine(Struct, frozen=True, kw_only=True):
 
         def follow() -> None:
             before = {key for key in supervisor.keys if key in pauses}
-            pauses.follow(self.control.paused)
-            for key in supervisor.keys:
-                if (key in pauses) is not (key in before):
-                    (supervisor.pause if key in pauses else supervisor.resume)(key)
+            try:
+                pauses.follow(self.control.paused)
+            finally:
+                for key in supervisor.keys:
+                    if (key in pauses) is not (key in before):
+                        (supervisor.pause if key in pauses else supervisor.resume)(key)
 
         self.control.watch(follow)
 

@@ -6,10 +6,13 @@ Every daemon of the service follows the topic: a pause or a reset applies to all
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import gevent
 import msgspec
+import structlog
 from confluent_kafka import Message as LibraryMessage
+from gevent.event import Event
 
 from checkpoints import StoreWriteError
 from checkpoints.replica import Key
@@ -23,8 +26,16 @@ from pillows.kafka.topic_log import read_log
 #: The kinds of records; a key is a kind and names.
 _PAUSE, _RESETS, _OFFSET, _CONFIG = "pause", "resets", "offset", "config"
 
+#: Wait after a change that could not be applied.
+_RETRY_SECONDS = 1.0
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode_key = msgspec.msgpack.Decoder(tuple[str | int, ...]).decode
+_decode_key = msgspec.msgpack.Decoder(
+    Annotated[tuple[str | int, ...], msgspec.Meta(min_length=2)]  # a kind and one name or more
+).decode
+_decode_value = msgspec.msgpack.Decoder().decode
+
+_log = structlog.get_logger("pillowd.kafka")
 
 
 class ServiceControl:
@@ -43,7 +54,8 @@ class ServiceControl:
         self._records: dict[tuple[str | int, ...], tuple[int, Any]] = {}  # with the offset
         self._next_offset: int | None = None
         self._follower: TopicFollower | None = None
-        self._on_change: Callable[[], None] = lambda: None
+        self._changed = Event()
+        self._applier: gevent.Greenlet[..., None] | None = None
 
     def open(self) -> None:
         """Read the whole topic, and follow it from then on.
@@ -66,11 +78,14 @@ class ServiceControl:
         self._next_offset = log.next_offset
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` after each change."""
-        self._on_change = on_change
+        """Call `on_change` in a separate greenlet after changes; repeat it until it raises no error."""
+        self._applier = gevent.spawn(self._apply, on_change)
 
     def close(self) -> None:
         """Stop following the topic."""
+        if self._applier is not None:
+            self._applier.kill()
+            self._applier = None
         if self._follower is not None:
             self._follower.close()
             self._follower = None
@@ -166,11 +181,26 @@ class ServiceControl:
             self._records[key] = (self._records[key][0] if key in self._records else -1, value)
 
     def _take(self, message: LibraryMessage) -> None:
-        key, offset = _decode_key(message.key() or b""), message.offset() or 0
-        known = self._records.get(key, (-1, None))
-        if offset > known[0]:
-            self._records[key] = offset, msgspec.msgpack.decode(message.value() or b"\xc0")
-            self._on_change()
+        """Keep a record. One that no pillowd has written is left out."""
+        offset = message.offset() or 0
+        try:
+            key, value = _decode_key(message.key() or b""), _decode_value(message.value() or b"\xc0")
+        except (ValueError, RecursionError) as error:  # that of `msgspec`, or bytes that are no text
+            _log.warning("control.not_read", topic=self._topic, offset=offset, error=str(error))
+            return
+        if offset > self._records.get(key, (-1, None))[0]:
+            self._records[key] = offset, value
+            self._changed.set()
+
+    def _apply(self, on_change: Callable[[], None]) -> None:
+        while self._changed.wait():
+            self._changed.clear()
+            try:
+                on_change()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the wishes of operators stand
+                _log.error("control.not_applied", error=repr(error))
+                self._changed.set()
+                gevent.sleep(_RETRY_SECONDS)
 
 
 class PauseReplica:

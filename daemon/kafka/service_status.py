@@ -149,7 +149,7 @@ class ServiceStatus:
         """
         try:
             told = msgspec.json.decode(message.value() or b"", type=_Told)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:  # that of `msgspec`, or bytes that are no text
             _log.warning("status.not_read", topic=self._topic, offset=message.offset(), error=str(error))
             return
         key = TailKey(told.status.pillow, told.status.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -32,7 +33,7 @@ class TopicFollower:
         options: the cluster.
         topic: the topic.
         since: the offset to begin at.
-        on_message: called with each message.
+        on_message: called with each message; with one that it raises an error for, again after a while.
     """
 
     def __init__(
@@ -47,31 +48,34 @@ class TopicFollower:
         self._next_offset = since
         self._on_message = on_message
         self._worker = SerialWorker()
-        self._consumer: Consumer | None = None
         self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:
         """End it."""
         self._greenlet.kill()
-        if self._consumer is not None:
-            self._worker.run(self._consumer.close)
-            self._consumer = None
 
     def _run(self) -> None:
         while True:
             try:
                 self._follow()
             except KafkaException as error:
-                _log.warning("topic.not_followed", topic=self._topic, error=str(to_failure(error.args[0])))
+                self._warn(str(to_failure(error.args[0])))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other daemons must be heard again
+                self._warn(repr(error))
             gevent.sleep(_RETRY_SECONDS)
 
     def _follow(self) -> None:
-        settings = make_consumer_settings(self._options)
-        consumer: Any = self._worker.run(Consumer, settings)
-        self._consumer = consumer
-        self._worker.run(consumer.assign, [TopicPartition(self._topic, 0, self._next_offset)])
-        while True:
-            for message in self._worker.run(consumer.consume, _AT_ONCE, _POLL_SECONDS):
-                if message.error() is None:
-                    self._next_offset = (message.offset() or 0) + 1
-                    self._on_message(message)
+        consumer: Any = self._worker.run(Consumer, make_consumer_settings(self._options))
+        try:
+            self._worker.run(consumer.assign, [TopicPartition(self._topic, 0, self._next_offset)])
+            while True:
+                for message in self._worker.run(consumer.consume, _AT_ONCE, _POLL_SECONDS):
+                    if message.error() is None:
+                        self._on_message(message)
+                        self._next_offset = (message.offset() or 0) + 1
+        finally:
+            with suppress(KafkaException, RuntimeError):  # it would hide why this ends
+                self._worker.run(consumer.close)
+
+    def _warn(self, error: str) -> None:
+        _log.warning("topic.not_followed", topic=self._topic, error=error)

@@ -62,6 +62,7 @@ class Pauses:
     def __init__(self, path: Path) -> None:
         self._file = StateFile(path)
         self._keys = _read(path)
+        self._is_written = True
         self._replica: Replica | None = None
 
     @property
@@ -97,13 +98,15 @@ class Pauses:
     def follow(self, keys: frozenset[str]) -> None:
         """Replace the tails by those of the replica, which were changed by another daemon.
 
+        They count at once: on a full disk, too, a tail must stop that an operator has paused elsewhere.
+
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; call this again.
         """
         with self._file:
-            if keys != self._keys:
-                self._file.write({"format": FORMAT, "paused": sorted(keys)})
+            if keys != self._keys or not self._is_written:
                 self._keys = keys
+                self._write(keys)
 
     def _find_names(self, key: TailKey) -> frozenset[str]:
         """Return the names that pause a tail: one of several databases stays paused under another pattern."""
@@ -122,10 +125,15 @@ class Pauses:
             keys = change(self._keys)
             if keys == self._keys:
                 return
-            self._file.write({"format": FORMAT, "paused": sorted(keys)})
+            self._write(keys)
             if self._replica is not None:
                 self._replica.write({(key,): b"true" if key in keys else None for key in keys ^ self._keys})
             self._keys = keys
+
+    def _write(self, keys: frozenset[str]) -> None:
+        self._is_written = False
+        self._file.write({"format": FORMAT, "paused": sorted(keys)})
+        self._is_written = True
 
 
 def _read(path: Path) -> frozenset[str]:

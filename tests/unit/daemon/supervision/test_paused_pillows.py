@@ -90,3 +90,21 @@ def test_a_pause_that_the_replica_does_not_take_is_none(tmp_path):
     with pytest.raises(StoreWriteError):
         pauses.add(TailKey("a", "couch/db"))
     assert pauses.is_empty
+
+
+def test_a_pause_of_another_daemon_counts_on_a_full_disk_and_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "paused.json"
+    pauses = Pauses(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "_fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            pauses.follow(frozenset([str(KEY)]))
+    assert KEY in pauses
+    assert KEY not in Pauses(path)
+    pauses.follow(frozenset([str(KEY)]))
+    assert KEY in Pauses(path)
