@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -39,6 +40,17 @@ del _DEFAULTS["seq"], _DEFAULTS["digest"]
 _NOTE = "note"  # in the JSON of a checkpoint; see `CheckpointStore.note`
 _NEVER_DUE = math.nan  # compares as less than any number of seconds after it
 _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
+
+#: A stored checkpoint of which only the edits are decoded; a field of a newer pillowd is refused.
+_Edits: Any = msgspec.defstruct(
+    "_Edits",
+    [
+        ("generation", int, 0),
+        *((name, msgspec.Raw, None) for name in ("seq", "digest", _NOTE, *_DEFAULTS) if name != "generation"),
+    ],
+    forbid_unknown_fields=True,
+)
+_decode_edits = msgspec.json.Decoder(tuple[str, str, str, _Edits]).decode
 
 _log = logging.getLogger(__name__)
 
@@ -152,8 +164,7 @@ class CheckpointStore:
             StoreWriteError: the write failed. The previous checkpoint is still on disk.
         """
         with self._journal.lock:
-            stored = self.get(tail)
-            edits = 0 if stored is None else stored.edits
+            edits = self._find_edits(tail)
             if edits != checkpoint.edits:
                 raise CheckpointMoved(
                     f"the checkpoint of {tail} was edited: {edits} times, not {checkpoint.edits}"
@@ -303,6 +314,17 @@ class CheckpointStore:
                 f"remove {path} once no pillow needs its content."
             )
 
+    def _find_edits(self, tail: TailKey) -> int:
+        """Return the number of edits of the stored checkpoint; decode nothing else: each save needs it."""
+        entry = self._journal.get(_checkpoint_key(tail))
+        if entry is not None:
+            try:
+                return int(_decode_edits(entry)[-1].generation)
+            except msgspec.DecodeError:
+                pass  # `get` says why
+        stored = self.get(tail)
+        return stored.edits if stored else 0
+
     def _find_readable(self, tail: TailKey) -> tuple[Checkpoint | None, int]:
         """Return the stored checkpoint and its edits; None and its edits if only those can be read."""
         try:
@@ -339,12 +361,15 @@ class CheckpointStore:
 
     def _put(self, tail: TailKey, checkpoint: Checkpoint, history: list[HistoryEntry] | None) -> None:
         """Store a checkpoint, and, if a history is given, that history with the checkpoint's entry first."""
-        values: dict[Key, Any] = {_checkpoint_key(tail): _to_stored(checkpoint)}
+        key = _checkpoint_key(tail)
+        # Its fields are JSON for certain, so this takes a tenth of the time of `encode_entry`.
+        entries = {key: msgspec.json.encode([*key, _to_stored(checkpoint)])}
         if history is not None:
-            entries = [HistoryEntry.of(checkpoint), *history][:HISTORY_LENGTH]
-            values[_history_key(tail)] = [entry.to_json() for entry in entries]
+            key = _history_key(tail)
+            kept = [HistoryEntry.of(checkpoint), *history][:HISTORY_LENGTH]
+            entries[key] = encode_entry(key, [each.to_json() for each in kept])
             self._recorded_at[tail] = checkpoint.saved_at
-        self._journal.put(values)
+        self._journal.restore(entries)
 
     def _undo_edit(self, tail: TailKey, changed: Checkpoint, before: dict[Key, bytes | None]) -> None:
         """Undo an edit whose write failed, unless another save has replaced it."""
@@ -357,7 +382,7 @@ class CheckpointStore:
 @lru_cache(maxsize=1024)
 def _decode(entry: bytes) -> Checkpoint:
     """Decode an entry. Cached: each idle tail looks for edits of its checkpoint every few seconds."""
-    value = decode_value(entry)
+    value = msgspec.json.decode(entry)[-1]  # in a quarter of the time of `decode_value`
     if isinstance(value, dict):
         value.pop(_NOTE, None)
     return Checkpoint.from_json(value)
