@@ -25,8 +25,9 @@ from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.finding import Finding, describe_damage
+from checkpoints.journal.entries import Entries
 from checkpoints.journal.files import keep_damaged, list_damaged, read_journal, write_journal
-from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit, share_names
+from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit
 from checkpoints.replica import Key, Replica
 
 COMPACT_BYTES = 1024 * 1024
@@ -81,7 +82,8 @@ class Journal:
             StoreClosed: the journal was closed.
         """
         self._directory.ensure_open()
-        return list(self._entries)
+        with self.lock:
+            return list(self._entries)
 
     def get(self, key: Key) -> bytes | None:
         """Return the newest entry of a key as JSON; it may not be on disk yet.
@@ -112,7 +114,7 @@ class Journal:
             for key, entry in entries.items():
                 self._unwritten[key] = entry
                 if entry is not None:
-                    self._entries[key if key in self._entries else share_names(key)] = entry
+                    self._entries[key] = entry
                 else:
                     self._entries.pop(key, None)
                     self._rewrite = True
@@ -129,7 +131,7 @@ class Journal:
             known = replica.read()
             with self.lock:
                 if known is not None:
-                    self._entries, self._unwritten = dict(known), {}
+                    self._entries, self._unwritten = Entries(known), {}
                     self.damaged.clear()
                     self._rewrite = True
             self._commit()

@@ -22,12 +22,12 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from sys import intern
 from typing import Any
 
 from msgspec import Struct, field
 
 from checkpoints.finding import Finding
+from checkpoints.journal.entries import Entries
 from checkpoints.replica import Key
 
 JOURNAL = "journal"
@@ -46,7 +46,7 @@ class JournalScan(Struct):
         findings: disk faults.
     """
 
-    entries: dict[Key, bytes] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
     torn: bool = False
     snapshot_bytes: int = 0
     appended_bytes: int = 0
@@ -55,11 +55,6 @@ class JournalScan(Struct):
     def add_finding(self, problem: str, *, line: int | None = None) -> None:
         """Add a finding."""
         self.findings.append(Finding(file=JOURNAL, problem=problem, line=line))
-
-
-def share_names(key: Key) -> Key:
-    """Return a key whose names take no memory of their own where other keys have the same ones."""
-    return tuple(map(intern, key))
 
 
 def encode_entry(key: Key, value: Any) -> bytes:
@@ -149,6 +144,8 @@ def _split_commit(payload: str) -> Iterator[tuple[Key, bytes]]:
     """Yield the entries of a commit by key, as slices of its JSON: encoding again would double the time."""
     at = 1
     while at < len(payload) - 1:
-        (*key, _), end = _decode_at(payload, at)
-        yield share_names(key), payload[at:end].encode()
+        (*names, _), end = _decode_at(payload, at)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"not the names of an entry: {names!r}")
+        yield tuple(names), payload[at:end].encode()
         at = end + 1
