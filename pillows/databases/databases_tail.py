@@ -188,7 +188,7 @@ class DatabasesTail:
         """Note that a database's checkpoint was edited: read from there, unless the database is paused."""
         database = self._run.queue.get(name) if self._run else None
         if database is not None:
-            database.proofs, database.proving = (), b""
+            database.proofs = database.proving = b""
             if database.state is not DatabaseState.PAUSED:
                 self.resume(name)
 

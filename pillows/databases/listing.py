@@ -46,6 +46,10 @@ _UNSERVED = (400, 404, 405, 501)
 PAGE = 100
 
 
+#: Length of a description's digest.
+DIGEST_BYTES = 8
+
+
 class _Entry(msgspec.Struct):
     key: str
     info: DatabaseInfo | None = None
@@ -70,7 +74,7 @@ def describe(name: str, info: DatabaseInfo) -> Description:
     """Return the description of a database."""
     identity = f"{info.instance_start_time or ''}/{count_purges(str(info.purge_seq or ''))}"
     text = msgspec.json.encode([info.update_seq, identity])
-    return Description(name, blake2b(text, digest_size=8).digest(), identity)
+    return Description(name, blake2b(text, digest_size=DIGEST_BYTES).digest(), identity)
 
 
 def halve(ranges: Sequence[tuple[str, str]], known: Iterable[str]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, TailKey
 from pillows.couch.client import CouchClient
-from pillows.databases.listing import parse_identity
+from pillows.databases.listing import DIGEST_BYTES, parse_identity
 from pillows.databases.member_store import MemberStore, give_way
 from pillows.databases.names import DatabaseNames, is_of_several
 from pillows.databases.settings import DatabasesSettings
@@ -305,7 +305,7 @@ class Members:
         self._store.edit(tail, Checkpoint.reset)
         database = self._queue.get(tail.database)
         if database is not None:
-            database.proofs, database.identity, database.was_deleted = (), "", False
+            database.proofs, database.identity, database.was_deleted = b"", "", False
         self._queue.requeue(tail.database, self._services.clock.monotonic())
 
     # --- proofs that nothing follows a checkpoint
@@ -313,14 +313,14 @@ class Members:
     def _write_proofs(self, tail: TailKey) -> None:
         database = self._queue.get(tail.database)
         if database is not None:
-            self._store.note(tail, [each.hex() for each in database.proofs])
+            self._store.note(tail, database.proofs.hex(" ", DIGEST_BYTES).split())
 
-    def _read_proofs(self, tail: TailKey) -> tuple[bytes, ...]:
+    def _read_proofs(self, tail: TailKey) -> bytes:
         """Return the proofs of an earlier run, if they are about the current checkpoint."""
         try:
             was_reset = self._member_store.get(tail) != self._store.get(tail)
             if was_reset or any(tail.database in shared.ahead for shared in self._shared):
-                return ()
-            return tuple(map(bytes.fromhex, self._store.get_note(tail) or ()))
+                return b""
+            return b"".join(map(bytes.fromhex, self._store.get_note(tail) or ()))
         except (IntegrityError, TypeError, ValueError):
-            return ()
+            return b""

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from pillows.databases.listing import Description
+from pillows.databases.listing import DIGEST_BYTES, Description
 
 #: Wait after the first failure of a database. It doubles with each further failure, up to a maximum.
 FIRST_WAIT_SECONDS = 30.0
@@ -53,7 +53,8 @@ class Database(msgspec.Struct, gc=False):
         seen: digest of its description in the last sweep; empty before the first. See `listing.Description`.
         identity: creation time and purges in that description; empty if they may have changed since.
         proving: the digest that becomes a proof if the running turn reaches the head.
-        proofs: digests of descriptions. A database with one of them has no changes after the checkpoint.
+        proofs: digests of descriptions, one after the other. A database with one of them has no changes after
+            the checkpoint.
         was_deleted: whether `_db_updates` reported a deletion, and no turn has ended since.
     """
 
@@ -66,8 +67,13 @@ class Database(msgspec.Struct, gc=False):
     seen: bytes = b""
     identity: str = ""
     proving: bytes = b""
-    proofs: tuple[bytes, ...] = ()
+    proofs: bytes = b""
     was_deleted: bool = False
+
+    def is_proof(self, digest: bytes) -> bool:
+        """Return whether nothing follows the checkpoint if the database's description has this digest."""
+        size = DIGEST_BYTES
+        return any(self.proofs[at : at + size] == digest for at in range(0, len(self.proofs), size))
 
 
 class TurnQueue:
@@ -100,7 +106,7 @@ class TurnQueue:
         """Yield every database with its name."""
         return iter(self._databases.items())
 
-    def add(self, name: str, proofs: tuple[bytes, ...] = (), *, paused: bool = False) -> None:
+    def add(self, name: str, proofs: bytes = b"", *, paused: bool = False) -> None:
         """Add a database without changes."""
         if name not in self._databases:
             state = DatabaseState.PAUSED if paused else DatabaseState.PARKED
@@ -128,7 +134,7 @@ class TurnQueue:
         self.add(name)
         database = self._databases[name]
         database.seen, database.identity = description.digest, description.identity
-        if is_new or database.state is DatabaseState.DELETED or description.digest not in database.proofs:
+        if is_new or database.state is DatabaseState.DELETED or not database.is_proof(description.digest):
             self.mark(name, now)
 
     def take(self, now: float) -> str | None:
@@ -152,9 +158,9 @@ class TurnQueue:
         if database.state is not DatabaseState.ACTIVE:  # paused meanwhile
             return False
         database.failures, database.missing_since = 0, None
-        is_new = bool(database.proving) and database.proving not in database.proofs
+        is_new = bool(database.proving) and not database.is_proof(database.proving)
         if is_new:
-            database.proofs = (*database.proofs, database.proving)[-PROOFS:]
+            database.proofs = (database.proofs + database.proving)[-PROOFS * DIGEST_BYTES :]
         if database.dirty_since is None:
             self._enter(database, DatabaseState.PARKED)
         else:
@@ -195,7 +201,7 @@ class TurnQueue:
         if now - database.missing_since < MISSING_SECONDS:
             self._wait(name, database, now, database.missing_since + MISSING_SECONDS - now, reason)
             return False
-        database.dirty_since, database.failures, database.proofs = None, 0, ()
+        database.dirty_since, database.failures, database.proofs = None, 0, b""
         database.was_deleted = False
         self._enter(database, DatabaseState.DELETED, reason)
         return True
@@ -211,14 +217,14 @@ class TurnQueue:
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:
             self._waiting.pop(name, None)
-            database.dirty_since, database.proofs = None, ()
+            database.dirty_since, database.proofs = None, b""
             self._enter(database, DatabaseState.DELETED, reason)
 
     def leave_out(self, name: str, reason: str) -> None:
         """End a turn of a database that no longer matches, before anything is read."""
         database = self._databases[name]
         if database.state is DatabaseState.ACTIVE:
-            database.dirty_since, database.proofs = None, ()
+            database.dirty_since, database.proofs = None, b""
             self._enter(database, DatabaseState.DELETED, reason)
 
     def pause(self, name: str) -> None:

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from pillows.databases.listing import Description
+from pillows.databases.listing import DIGEST_BYTES, Description
 from pillows.databases.turn_queue import (
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
@@ -16,7 +16,7 @@ from pillows.databases.turn_queue import (
 
 
 def seen(queue: TurnQueue, name: str, digest: bytes, now: float = 0.0) -> None:
-    queue.see(Description(name, digest), now)
+    queue.see(Description(name, digest.ljust(DIGEST_BYTES)), now)
 
 
 def state(queue: TurnQueue, name: str) -> DatabaseState:
