@@ -237,7 +237,7 @@ def _make_target(target: str, folder: Path, stack: ExitStack) -> str:
     """Return the settings of the target's connection; start its server."""
     if target == "postgres":
         return f'type: postgres, dsn: "{stack.enter_context(Postgres()).dsn}"'
-    return f"type: sqlite, path: {folder}/target.sqlite" if target == "sqlite" else "type: null"
+    return f"type: sqlite, path: {folder}/target.sqlite" if target == "sqlite" else 'type: "null"'
 
 
 def _read_bare(source: Source, databases: int) -> float:
