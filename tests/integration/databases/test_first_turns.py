@@ -232,7 +232,7 @@ def test_rows_beside_a_dead_letter_that_a_crash_forgets_are_removed(
 
     dies: list[int] = []
 
-    def die(_: DeadLetters) -> None:
+    def die(*_: object) -> None:
         dies.append(1)
         gevent.getcurrent().throw(gevent.GreenletExit)
 
