@@ -94,13 +94,13 @@ class ThrottledError(NotPermittedError):
 
 
 class NotInTimeError(RequestError):
-    """It was asked for, and has not happened yet."""
+    """The request was accepted, but its effect has not come in time."""
 
     status = 504
 
 
 class UnavailableError(RequestError):
-    """The daemon cannot do it at present."""
+    """The daemon cannot carry out the request at present."""
 
     status = 503
 

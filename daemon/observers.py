@@ -41,7 +41,7 @@ class Observers:
         self._clock = clock
 
     def count(self, stack: ExitStack, state_dir: Path) -> None:
-        """Count for metrics, too. Without a listener nothing reads metrics, so import nothing of them.
+        """Count for metrics, too. Without a listener nobody reads metrics: then do not import their modules.
 
         Args:
             stack: ends the sampling of the process.

@@ -156,7 +156,7 @@ def _take_backfills(
     supervisor: Supervisor,
     get_config: Callable[[], Config],
 ) -> None:
-    """Run backfills beside the pillows, which other daemons run, too, until the stack is closed."""
+    """Run the backfills of pillows that several daemons share, until the stack is closed."""
     from daemon.assembly.partitions import run_shared_backfills  # noqa: PLC0415 - needs Kafka's client
 
     stack.callback(state.backfills.close)

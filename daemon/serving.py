@@ -30,7 +30,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
 
     Raises:
         StoreLocked: another process answers on the admin socket.
-        ConfigError: a configured address cannot be listened on.
+        ConfigError: the daemon cannot listen on a configured address.
     """
     opened: list[Listener] = []
     api = ControlApi(
@@ -60,7 +60,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
 
 
 def _make_repair(parts: Parts) -> Callable[[TailKey, Sequence[str]], None]:
-    """Return what sends documents of a stopped tail again; or of one that several daemons share."""
+    """Return the function that sends documents of a stopped tail again, or of one that daemons share."""
     if parts.services.engine is not None:
         from daemon.assembly.partitions import repair_shared  # noqa: PLC0415 - needs Kafka's client
 

@@ -45,7 +45,7 @@ def is_pattern(key: TailKey) -> bool:
 
 
 def find_member(text: str, keys: Iterable[TailKey]) -> TailKey | None:
-    """Return the tail that `text` names, of one database of a pillow that reads several; None if none.
+    """Return the tail of one of several databases that `text` names; None if it names no such tail.
 
     Args:
         text: `pillow@connection/database`.
@@ -57,10 +57,10 @@ def find_member(text: str, keys: Iterable[TailKey]) -> TailKey | None:
 
 
 def find_members(pattern: TailKey, keys: Iterable[TailKey]) -> list[TailKey]:
-    """Return those of some tails that are of one database of a pillow that reads several.
+    """Return the given tails that are of single databases of a pillow that reads several.
 
     Args:
-        pattern: the pillow's tail; no tail is one of a pillow that reads one database.
+        pattern: the key of the pillow; if it reads one database, the result is empty.
         keys: the tails.
     """
     if not is_pattern(pattern):

@@ -1,4 +1,4 @@
-"""What a filter can decide before documents are fetched."""
+"""Find the decisions that a filter can make before documents are fetched."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Services(Struct, frozen=True, kw_only=True):
         dead_letters: the dead letters.
         clock: for every duration and wait.
         observer: receives all events.
-        backfills: run beside the feeds of the tails; None if no tail runs backfills.
+        backfills: run while the tails read their feeds; None if no tail runs backfills.
         feeds: shared connections to CouchDB; None lets each tail read alone.
         engine: distributes the pillows over the daemons of a service; None if one daemon runs them all.
         is_paused: returns whether an operator has paused a tail.

@@ -1,1 +1,1 @@
-"""Backfills: send chosen documents through a pillow again, beside its feed."""
+"""Backfills: send chosen documents through a pillow again, while it follows its feed."""

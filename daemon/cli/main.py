@@ -69,7 +69,7 @@ COMMANDS = {
     ),
     "backfill": (
         "daemon.cli.commands.operate.backfill:backfill",
-        "Send chosen documents through a pillow again, beside its feed.",
+        "Send chosen documents through a pillow again, while it follows its feed.",
     ),
     "index": (
         "daemon.cli.commands.targets.index:index",

@@ -32,7 +32,7 @@ STATES = (
     State.CATCHING_UP,
     State.LIVE,
 )
-#: Samples of a pillow's lag, one a second.
+#: Samples of a pillow's lag, one per second.
 SAMPLES = 24
 _BARS = "▁▂▃▄▅▆▇█"
 #: Width of the screen -> longest name that is shown, if sources are, and if bars are; the first that fits.
@@ -160,7 +160,7 @@ def draw_bars(values: Sequence[int | None] | deque[int | None]) -> str:
 
 
 def _badness(facts: Mapping[str, Any]) -> tuple[int, int, str]:
-    """Return the place in the list: by state, then by orders of magnitude of the lag, so that rows rest."""
+    """Return the place in the list: by state, then by the digits of the lag, so that rows seldom move."""
     return STATES.index(State(facts["state"])), -len(str(int(facts["lag_seconds"] or 0))), format_key(facts)
 
 

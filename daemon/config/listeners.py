@@ -48,7 +48,7 @@ class HttpOptions(Options):
     Attributes:
         listen: `host:port`; null switches it off.
         allow_remote: whether the address may be one that other machines reach.
-        hosts: more names by which clients may call it (the `Host` header), beside localhost and the address.
+        hosts: names by which clients may call it (the `Host` header), other than localhost and the address.
     """
 
     listen: str | None = DEFAULT_HTTP

@@ -156,7 +156,7 @@ class StepOptions(Options):
             raise ValueError("has both `python` and `name`; give one")
         if self.is_python and self.declared:
             raise ValueError(
-                f"has `{next(iter(self.declared))}` beside a function; make them two steps of a list"
+                f"has both `{next(iter(self.declared))}` and a function; make them two steps of a list"
             )
         if not self.is_python and (self.args or self.chunk):
             raise ValueError("has `args` or `chunk` without a function; add `python:`")

@@ -105,7 +105,7 @@ def _any(names: Iterable[str]) -> _Schema:
 
 
 def _add_rules(definitions: _Schema) -> None:
-    """Add the rules of `load` beside the models, and the description of each key from the docstrings."""
+    """Add the rules of `load` that the models lack, and the description of each key from the docstrings."""
     root = definitions["Config"]["properties"]
     root["version"] = {"const": 1}
     for section in ("connections", "pillows"):

@@ -44,7 +44,7 @@ _log = structlog.get_logger("pillowd.operator")
 
 
 class Actor(Struct, frozen=True, kw_only=True):
-    """Who asked for an act.
+    """The person or program that asked for an act.
 
     Attributes:
         via: `unix` or `tcp` (a listener), `cli` (a command on the files), `signal`, or `schedule`.

@@ -44,9 +44,9 @@ class DeadLetterCalls:
         return self._listing.page(self._tails.list_with_letters(tail), parse_place(after), limit)
 
     def ids(self, tail: TailKey, transport: str, after: str = "") -> dict[str, Any]:
-        """Return a page of ids of documents that a transport may hold in an older state, in order.
+        """Return a page of ids, in order, of documents with a dead letter of a transport or of the pipeline.
 
-        They have a dead letter of that transport, or failed before any transport saw them.
+        The transport's target may hold older versions of these documents.
 
         Args:
             tail: the tail.
@@ -64,7 +64,10 @@ class DeadLetterCalls:
         return {"ids": ids, "next": format_place(_id_place(ids[-1])) if len(ids) < len(rest) else None}
 
     def show(self, tail: TailKey, ids: Collection[str]) -> list[dict[str, Any]]:
-        """Return the dead letters of some documents, one for each transport that refused it.
+        """Return the dead letters of these documents.
+
+        A document has one for each transport that refused it, or one for the pipeline if it failed before any
+        transport saw it.
 
         Raises:
             NotFoundError: a document has no dead letter.

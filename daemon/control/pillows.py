@@ -179,7 +179,7 @@ class PillowCalls:
         return self._tails.describe(status)
 
     def _is_draining(self, tail: TailKey) -> bool:
-        """Return whether the run of before a request is still there: its state is not the wished one yet."""
+        """Return whether a run from before the request still ends, so that its state does not count yet."""
         if self._tails.find_pattern(tail) is not None:
             databases = self._tails.find_databases(tail)
             return databases is not None and databases.is_active(tail.database)
@@ -190,7 +190,7 @@ class PillowCalls:
         return self._tails.describe(self._tails.status(tail))
 
     def _show_all(self) -> dict[str, dict[str, Any]]:
-        """Return the states of all tails as JSON values by their keys, made once of each snapshot."""
+        """Return the states of all tails as JSON values by their keys, made once for each snapshot."""
         snapshot = self._snapshots.get()
         if self._shown is None or self._shown[0] is not snapshot:
             self._shown = snapshot, {key_of(each): self._tails.describe(each) for each in snapshot.statuses}

@@ -58,7 +58,7 @@ class RepairCalls:
         """
         if self._repair is None:
             raise ConflictError(
-                "nothing can be repaired from here",
+                "this process cannot repair documents",
                 remedy="`pillowd checkpoint reset` of the pillow writes every document again",
             )
 

@@ -33,8 +33,8 @@ class Snapshots:
     """Holds the newest snapshot.
 
     The first who asks makes it, and all who ask within the next second share it: an idle daemon makes none,
-    as those of 200 tails a second are a twelfth of its CPU time. It is made from memory: no request is sent
-    to a server.
+    as one per second of 200 tails takes a twelfth of its CPU time. It is made from memory: no request is
+    sent to a server.
 
     Args:
         statuses: returns the status of every tail.

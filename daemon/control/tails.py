@@ -116,7 +116,7 @@ class Tails:
         return tail
 
     def of_one_database(self, text: str, source: str | None = None) -> TailKey:
-        """Return the configured tail of one database that a text names; it may be one of several.
+        """Return the configured tail of one database that a text names; the pillow may read several.
 
         Raises:
             UnknownPillowError: as `configured`; or it reads several databases.
@@ -124,7 +124,7 @@ class Tails:
         return tail_lookup.refuse_pattern(self.configured(text, source))
 
     def find_pattern(self, tail: TailKey) -> TailKey | None:
-        """Return the key of all databases together that a database's tail is one of; None for other tails."""
+        """Return the key of the pillow on several databases that a database's tail belongs to; else None."""
         if tail in self.list_keys():
             return None
         candidates = (key for key in self.list_keys() if tail_lookup.find_members(key, [tail]))

@@ -47,7 +47,7 @@ class NoSuchRouteError(NotFoundError):
 
 
 class MethodError(RequestError):
-    """This path is not for that method."""
+    """The path does not have the request's method."""
 
     status = 405
 
@@ -116,7 +116,7 @@ class _Endpoint:
         self._hosts = frozenset(name.lower() for name in (*LOCAL_HOSTS, *settings.hosts))
 
     def answer_plain(self, operation: Operation, environ: Mapping[str, Any]) -> _Response:
-        """Answer a `GET` without parameters in path or query, and without a body, as Flask's way does."""
+        """Answer a `GET` without parameters in path or query, and without a body, as Flask would."""
         try:
             asker = self._identify(environ)
             asker.check_scope(operation.scope)
@@ -164,7 +164,7 @@ class _Endpoint:
         return response
 
     def _identify(self, environ: Mapping[str, Any]) -> _Asker:
-        """Return who sends a request to this server.
+        """Return the sender of a request to this server.
 
         Raises:
             RequestError: it is meant for another server, or the token is wrong.
@@ -183,7 +183,7 @@ class _Endpoint:
     def _check_operation(
         self, operation: Operation, request: werkzeug.Request, asker: _Asker, *, pillow: str | None = None
     ) -> None:
-        """Check that who asks may have an operation; an act that is refused is in the audit log, too."""
+        """Check that the client may request an operation; write an act that is refused to the audit log."""
         try:
             check_origin(request.method, dict(request.headers), self._settings.origins)
             asker.check_scope(operation.scope)
@@ -216,7 +216,7 @@ class _Endpoint:
 
 
 class _Asker(Struct, frozen=True, kw_only=True):
-    """Who sends a request.
+    """The sender of a request.
 
     Attributes:
         actor: for the audit log.

@@ -77,7 +77,7 @@ class Listeners:
 
         Raises:
             StoreLocked: another process answers on the admin socket.
-            ConfigError: a configured address cannot be listened on, or a certificate cannot be used.
+            ConfigError: the daemon cannot listen on a configured address, or cannot use a certificate.
         """
         with ExitStack() as stack:
             opened: list[Listener] = []
@@ -215,7 +215,7 @@ def _listen(address: str, key: str) -> socket.socket:
         taken = error.errno == errno.EADDRINUSE
         reason = "another process listens there" if taken else str(error.strerror)
         raise ConfigError(
-            f"`{key}: {address}` cannot be listened on: {reason}.",
+            f"cannot listen on `{key}: {address}`: {reason}.",
             remedy="stop that process, or name another address" if taken else "name another address",
         ) from error
     return listening

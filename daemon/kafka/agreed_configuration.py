@@ -64,7 +64,7 @@ class AgreedConfiguration:
         self._quiet_since: float | None = None
 
     def find_differences(self) -> list[str]:
-        """Return the keys of the settings that differ; none if ours count, or nobody's do yet."""
+        """Return the keys whose settings here differ from those that count; none if none count yet."""
         theirs = self._records.find_configuration(self._pillow)
         if theirs is None:
             return []
@@ -72,7 +72,7 @@ class AgreedConfiguration:
         return [key for key in keys if theirs.get(key) != self._ours.get(key)]
 
     def settle(self) -> list[str]:
-        """Return the keys that differ from what others run; if nobody does, let ours count.
+        """Return the keys that differ from what other daemons run; if none runs the pillow, let ours count.
 
         Raises:
             StoreWriteError: it is not known whether ours count now.
@@ -85,7 +85,7 @@ class AgreedConfiguration:
         return []
 
     def _is_quiet(self) -> bool:
-        """Return whether no other daemon was heard for long enough, while it could have been."""
+        """Return whether no other daemon was heard for `QUIET_SECONDS`, while the topic could be read."""
         now = self._clock.monotonic()
         try:
             heard_at = self._listen()

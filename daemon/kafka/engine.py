@@ -1,4 +1,4 @@
-"""What the pillows of a service share when Kafka distributes them."""
+"""The parts that the pillows of a service share when Kafka distributes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators have asked of a service's pillows, and what their daemons have agreed on: topic `control`.
+"""The topic `control`: the requests of operators for a service's pillows, and the agreements of its daemons.
 
 Every daemon of the service follows the topic: a pause or a reset applies to all of them.
 """

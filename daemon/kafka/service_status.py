@@ -110,7 +110,7 @@ class ServiceStatus:
         return found
 
     def listen(self, key: TailKey) -> float | None:
-        """Return when another daemon was last heard to run a pillow, of whatever source.
+        """Return when another daemon was last heard to run a pillow, whatever source it reads there.
 
         Read what was published until now: else silence might be that of the brokers.
 

@@ -51,7 +51,7 @@ class TopicFollower:
         self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:
-        """End it."""
+        """Stop following."""
         self._greenlet.kill()
 
     def _run(self) -> None:

@@ -221,7 +221,7 @@ PILLOWS = (
     ),
     _gauge(
         "pillowd_backfill_documents_per_second",
-        "Documents that a backfill sends a second, over the last 30 s.",
+        "Documents that a backfill sends per second, on average over the last 30 s.",
         _PILLOW,
     ),
     _gauge("pillowd_backfill_seconds_to_go", "How long a backfill needs at its present rate.", _PILLOW),

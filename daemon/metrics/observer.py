@@ -53,7 +53,7 @@ class MetricsObserver(Observer):
             self._families.forget(pillow=tail.pillow)
 
     def _change(self, tail: TailKey) -> _TailSeries | None:
-        """Return the series of a tail, of which some change now; None if it is not counted."""
+        """Return the series of a tail, and note that they change; None if the tail is not counted."""
         series = self._tails.get(tail)
         if series is not None:
             self._families.note_change(tail.pillow)

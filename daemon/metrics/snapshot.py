@@ -22,7 +22,7 @@ STEP_SECONDS = 0.5
 
 
 class StatusReader:
-    """Reads the families that say in which state the tails are.
+    """Collects the metric families that show the state of each tail.
 
     Args:
         statuses: returns the status of every tail.
@@ -117,7 +117,7 @@ def pass_ratio(status: TailStatus) -> float | None:
 
 
 class SourceCollector(Collector):
-    """The families of the sources.
+    """Collects the metric families of the sources.
 
     Args:
         connections: returns name -> facts of each connection to a source.
@@ -140,7 +140,7 @@ class SourceCollector(Collector):
 
 
 class RequestCollector(Collector):
-    """The family of the requests to the HTTP API.
+    """Collects the metric family of the requests to the HTTP API.
 
     Args:
         requests: (operation, method, status) -> how many; counted by the listeners.
@@ -158,7 +158,7 @@ class RequestCollector(Collector):
 
 
 class RebuildCollector(Collector):
-    """The families of rebuilds.
+    """Collects the metric families of rebuilds.
 
     Args:
         rebuilds: returns the record of each pillow that was rebuilt.
@@ -179,7 +179,7 @@ class RebuildCollector(Collector):
 
 
 class BackfillCollector(Collector):
-    """The families of backfills that run or wait.
+    """Collects the metric families of backfills that run or wait.
 
     Args:
         statuses: returns the status of every tail.
@@ -217,7 +217,7 @@ class BackfillCollector(Collector):
 
 
 class ReloadCollector(Collector):
-    """The families of the configuration.
+    """Collects the metric families of the configuration.
 
     Args:
         reload: returns the outcome of the reloads so far.
@@ -238,7 +238,7 @@ class ReloadCollector(Collector):
 
 
 class CertificateCollector(Collector):
-    """The family of the certificates.
+    """Collects the metric family of the certificates.
 
     Args:
         expiries: returns the wall-clock seconds when the certificates of listeners expire.

@@ -79,14 +79,14 @@ class Mirror(Struct, frozen=True, kw_only=True):
 
     @property
     def support(self) -> MirrorSupport:
-        """How the target's transport is mirrored into."""
+        """The support of the target's transport for mirrors."""
         support = registry.transport(self.target.type).mirror
         assert support is not None  # noqa: S101  # `parse_target` has found it
         return support
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """Variable -> password from the command line."""
+        """Environment variable -> the password that was given in a URL on the command line."""
         return {**self.source.secrets, **self.target.secrets}
 
     def make_settings(self, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -209,7 +209,10 @@ def prepare(
 
 
 def _with_target_password(mirror: Mirror, environ: Mapping[str, str]) -> Mirror:
-    """Use `$TARGET_PASSWORD` if it is set: a target may have other places for a password, too."""
+    """Use `$TARGET_PASSWORD` if it is set and the URL has no password.
+
+    It is not required: a target may find its password elsewhere (PostgreSQL: `~/.pgpass`).
+    """
     connection = mirror.target.connection
     if not mirror.support.HAS_PASSWORD or "password" in connection or TARGET_PASSWORD not in environ:
         return mirror

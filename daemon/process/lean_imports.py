@@ -19,7 +19,7 @@ def import_requests() -> None:
 
 
 def import_structlog() -> None:
-    """Import structlog without rich, which it would show tracebacks with if it could.
+    """Import structlog without rich, with which it would format tracebacks.
 
     The daemon shows none. rich and what it imports took 4.6 MB of an idle daemon. The commands' tables may
     import it later.

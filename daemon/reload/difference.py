@@ -73,7 +73,7 @@ class TailParts(Struct, frozen=True, kw_only=True):
 
 
 class Difference(Struct, frozen=True, kw_only=True):
-    """What becomes of each tail, in configured order.
+    """The tails to start, restart, stop and leave alone, in configured order.
 
     Attributes:
         added: tails to start.
@@ -104,7 +104,7 @@ def list_parts(config: Config, keys: Sequence[TailKey], *, plugins: int) -> dict
 
 
 def compare(old: Mapping[TailKey, TailParts], new: Mapping[TailKey, TailParts]) -> Difference:
-    """Return what becomes of each tail."""
+    """Return which tails to start, restart, stop and leave alone."""
     common = [key for key in new if key in old]
     return Difference(
         added=[key for key in new if key not in old],
@@ -145,7 +145,7 @@ def _digest_files(connections: Mapping[str, ConnectionConfig]) -> dict[str, dict
 
 
 def _digest_file(path: Path) -> str:
-    """Return the digest of a file; nothing if it can't be read, which the tail says when it starts."""
+    """Return the digest of a file; "" if it can't be read, which the tail reports when it starts."""
     try:
         if not path.is_file():
             return ""

@@ -47,7 +47,7 @@ class NotableEvent(Struct, frozen=True, kw_only=True):
 class NotableEvents(Observer):
     """Keeps the last events of all tails.
 
-    A new state is always an event. Of everything else there is at most one a minute for each tail and kind,
+    A new state is always an event. Of everything else there is at most one per minute for each tail and kind,
     which says how many there were.
 
     Args:

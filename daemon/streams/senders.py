@@ -1,7 +1,7 @@
 """Send server-sent events (HTML Living Standard, 9.2): one loop for each stream, until its time is up.
 
-A sender asks for news when its reader has taken the earlier ones. So nothing waits for a slow reader but
-one message, and the connection drops one that takes none.
+A sender makes the next message only once its reader has taken the last. So at most one message waits for a
+slow reader, and a reader that does not take it in time loses its connection.
 """
 
 from __future__ import annotations

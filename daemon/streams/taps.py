@@ -34,7 +34,7 @@ class Tap:
 
     Args:
         stage: where.
-        rate: samples a second, at most.
+        rate: samples per second, at most.
         values: whether values are shown.
         clock: for the rate.
 
@@ -103,13 +103,13 @@ class Taps(Observer, DataObserver):
             self._replace(tail, [each for each in self._taps[tail] if each is not tap])
 
     def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
-        """Offer changes to who taps them."""
+        """Offer changes to the taps of their tail."""
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.CHANGE:
                 tap.offer(changes, show_change)
 
     def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
-        """Offer rows to who taps them."""
+        """Offer rows to the taps of their tail."""
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.ROWS:
                 tap.offer(documents, show_rows)

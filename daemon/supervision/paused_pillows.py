@@ -36,7 +36,7 @@ class PausedTails(Protocol):
 
 
 class NoPauses:
-    """Nothing is paused: the partitions of a pillow never are by themselves."""
+    """No pauses: a partition of a pillow is never paused by itself."""
 
     def __contains__(self, key: TailKey) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Compare one tail in a separate process: `pillowd verify` beside the daemon.
+"""Compare one tail in a separate process: `pillowd verify`, while the daemon runs.
 
 Reading a whole database is work for the processor. In the daemon it would delay every pillow; another
 process has its own core and connections, and ends with all its memory.

@@ -109,7 +109,7 @@ class PillowCrossChecks:
         return found if found <= declared else declared  # an unknown name may be meant for any of them
 
     def _check_outputs_filled(self) -> None:
-        """Check that every output beside the first gets rows."""
+        """Check that every output but the first gets rows."""
         outputs, written = self._pillow.outputs, self._list_written()
         for index, name in enumerate(outputs):
             if not index or name in outputs[:index] or name not in written or self._may_fill(name):

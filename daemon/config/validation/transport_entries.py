@@ -16,7 +16,7 @@ from daemon.config.yaml.nodes import Node
 from pillows.options import OutputOptions
 from pillows.suggest import suggest
 
-#: The keys of an entry beside the settings of its output.
+#: The keys of an entry that are no settings of its output.
 KEYS = ("connection", "name", "timeout", "own_pace", "outputs")
 
 
@@ -123,7 +123,7 @@ def _list_outputs(
         return {declared[0]: (path, own)} if declared else {}
     for key, value in own.children():
         remedy = "move it below one of the `outputs`"
-        problems.add(value.key_at, (*path, key), "is beside `outputs`", remedy)
+        problems.add(value.key_at, (*path, key), "is not inside an output", remedy)
     path = (*path, "outputs")
     if not isinstance(listed.value, dict) or not listed.value:
         problems.add(listed.shown_at, path, "needs a mapping", "write one `name:` per output")

@@ -48,7 +48,10 @@ class Node(Struct, frozen=True, kw_only=True):
 
     @property
     def shown_at(self) -> Place:
-        """The place to name for the value: a scalar's own, or the key of a mapping or list."""
+        """The place at which a problem with the value is reported.
+
+        That is a scalar's own place, or the place of the key of a mapping or list.
+        """
         return self.key_at if isinstance(self.value, dict | list) else self.place
 
     @property

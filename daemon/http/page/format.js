@@ -14,7 +14,7 @@ export function count(value) {
   return value == null ? "–" : String(value).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** Return a rate a second: one decimal below ten, so that a slow pillow does not look idle. */
+/** Return a rate per second: one decimal below ten, so that a slow pillow does not look idle. */
 export function rate(value) {
   if (value == null) return "–";
   if (value > 0 && value < 0.05) return "<0.1";

@@ -1,6 +1,6 @@
 // What is known of all pillows: the server's messages applied, ordered, summed up. Nothing here touches the page.
 
-/** Points kept for each pillow: one a second, ten minutes. */
+/** Points kept for each pillow: one per second, ten minutes. */
 const POINTS = 600;
 
 /** States from worst to best. */

@@ -1,4 +1,4 @@
-"""Send chosen documents through a pillow again, beside its feed."""
+"""Send chosen documents through a pillow again, while it follows its feed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def list_dead_letters(
 def list_dead_letter_ids(
     api: ControlApi, *, key: str, transport: str, source: str | None = None, after: str = ""
 ) -> dict[str, Any]:
-    """Return a page of the ids that a transport may hold in an older state, in order."""
+    """Return a page of ids, in order, of documents with a dead letter of a transport or of the pipeline."""
     return api.dead_letters.ids(api.tails.known(key, source), transport, after)
 
 

@@ -76,12 +76,12 @@ def restart_pillows(api: ControlApi, *, only_failed: bool = False) -> Answer:
 
 
 def _answer(api: ControlApi, wish: Wish, tail: TailKey, wait: str) -> Answer:
-    """Return 202 at once, or 200 once it is so."""
+    """Return 202 at once or, with `wait`, 200 once the pillow is in the requested state."""
     if not wait:
         return Answer(status=202, body=api.pillows.describe(tail))
     return Answer(body=api.pillows.wait_until(wish, tail, parse_wait(wait)))
 
 
 def _show(by: Actor, pillow: dict[str, Any]) -> dict[str, Any]:
-    """Return a state as the asker may see it: a token is a position in data, and not for everybody."""
+    """Return a state; on the read-only listener without its token, which is a position in the data."""
     return pillow | {"seq": None} if by.via == "http" else pillow

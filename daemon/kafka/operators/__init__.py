@@ -1,1 +1,1 @@
-"""What operators ask of pillows that several daemons share."""
+"""Operators' requests for pillows that several daemons share."""

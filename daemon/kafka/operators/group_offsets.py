@@ -33,7 +33,7 @@ class GroupOffsets(Struct, frozen=True, kw_only=True):
     ends: Mapping[int, int]
 
     def find_behind(self, ends: Mapping[int, int]) -> list[int]:
-        """Return the partitions that may have a record before an end which is not acknowledged.
+        """Return the partitions that may have an unacknowledged record before their end in `ends`.
 
         Every record is written in a transaction, whose end takes an offset, too. A tail may pass that later.
 

@@ -1,4 +1,4 @@
-"""Has the daemons of a service write documents of a pillow again, each those of its partitions.
+"""Have the daemons of a service write documents of a pillow again; each writes those of its partitions.
 
 A backfill sends its documents with it as it does with the sender of a tail. See `requests` for the records.
 """
@@ -67,7 +67,7 @@ class RequestSender:
             self.waiter.wait(_STEP_SECONDS)
 
     def read(self, ids: Sequence[str]) -> Sequence[Change]:
-        """Return what stands for documents: who has the partition reads them."""
+        """Return changes that stand for documents: the daemon that has their partition reads them."""
         return [Change(id=id, revs=(PURGED_REV,), leaf_version=0) for id in ids]
 
     def write(self, changes: Sequence[Change]) -> None:

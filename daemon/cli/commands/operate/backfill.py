@@ -1,4 +1,4 @@
-"""`pillowd backfill`: send chosen documents through a pillow again, beside its feed."""
+"""`pillowd backfill`: send chosen documents through a pillow again, while it follows its feed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Backfill(click.Group):
 
 @click.group(cls=_Backfill)
 def backfill() -> None:
-    """Send chosen documents through a pillow again, beside its feed.
+    """Send chosen documents through a pillow again, while it follows its feed.
 
     `pillowd backfill KEY --ids FILE` starts one. The pillow continues meanwhile, and its checkpoint does not
     move. Documents are sent in ranges of about a thousand. After a crash or a restart the backfill continues.

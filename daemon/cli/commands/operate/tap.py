@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.1
     type=click.FloatRange(min=0, min_open=True, max=100),
     default=10.0,
     show_default=True,
-    help="Most samples a second; they are evenly spread.",
+    help="Most samples per second; they are evenly spread.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after this many samples.")
 @click.option("--show-values", is_flag=True, help="Show values. By default only their types are shown.")

@@ -33,7 +33,7 @@ _DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """Which dead letters to list.
+    """The choice of dead letters to list.
 
     Attributes:
         stage: the step that failed.

@@ -105,7 +105,7 @@ def _open(config: Config, tail: TailKey) -> Iterator[OldIndices]:
                     outputs += 1
                     yield transport.find_old_indices(output)
     if not outputs:
-        raise CommandError(f"{tail} writes to no Elasticsearch or OpenSearch.")
+        raise CommandError(f"{tail} does not write to Elasticsearch or OpenSearch.")
 
 
 def _is_chosen(info: IndexInfo, names: tuple[str, ...]) -> bool:
