@@ -1,6 +1,6 @@
 """`store check` and `store repair`: list the faults in a store's files, and copy every intact entry.
 
-The original is never touched; both work beside a daemon that has the store open.
+The original is never touched; both work while a daemon has the store open.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run blocking calls, such as disk writes, without stopping other greenlets.
 
 Under gevent an inline `fsync` stops every greenlet: 4.5 ms at the 99th percentile on an idle disk and
-114 ms beside another writer, against 2.7 and 16 ms through a pool of threads. In a plain script
+114 ms with another writer, against 2.7 and 16 ms through a pool of threads. In a plain script
 there is no hub: the function is called directly, and gevent is not even imported.
 """
 

@@ -36,7 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         sync_at: sync after this many writes; None for never.
         sync_interval: sync at most this many seconds after a write; None for never.
         durable: whether a commit waits for the disk.
-        readonly: open beside a writer, to read the present content of the disk.
+        readonly: read the present content of the disk; another process may have the store open for writing.
 
     Raises:
         ValueError: `file_size` is below 1.

@@ -20,7 +20,7 @@ from checkpoints.pod.codec import parse_line
 from checkpoints.pod.metadata import META, StoreMetadata
 from checkpoints.pod.segment_map import SegmentMap
 
-_ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
+_ATTEMPTS = 5  # while another process writes, a reader may meet files that were just moved
 
 SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
 

@@ -122,11 +122,11 @@ class PartitionFeed:
         return self._failure or self._couch.trouble or self._reader.trouble
 
     def identify(self) -> DatabaseIdentity:
-        """Read the database's identity; one attempt."""
+        """Read the database's identity; a failure is not retried."""
         return self._couch.identify()
 
     def mark(self) -> bool:
-        """Write our identity token to the database, if that is configured; one attempt."""
+        """Write our identity token to the database, if that is configured; a failure is not retried."""
         return self._couch.mark()
 
     def start(self) -> Seq:
@@ -142,15 +142,15 @@ class PartitionFeed:
         return self._couch.leaves(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """Read the documents' current state with their JSON; one attempt."""
+        """Read the documents' current state with their JSON; a failure is not retried."""
         return self._couch.current(ids)
 
     def fetch(self, change: Change) -> Document:
-        """Fetch the document of a change that came without one; one attempt."""
+        """Fetch the document of a change that came without one; a failure is not retried."""
         return self._couch.fetch(change)
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Read an attachment; one attempt."""
+        """Read an attachment; a failure is not retried."""
         return self._couch.attachment(id, rev, name, max_bytes)
 
     def pending(self, since: Seq) -> int | None:

@@ -119,7 +119,7 @@ class Reader:
         )
 
     def _read(self, stop: Event, backoff: Backoff) -> None:
-        """Read until `stop` is set; one attempt.
+        """Read until `stop` is set; a failure is not retried.
 
         Raises:
             PillowError: see `run`.

@@ -1,4 +1,4 @@
-"""Requests to write documents of one pillow again: records in the topic of its database, beside the changes.
+"""Requests to write documents of one pillow again: records in the topic of its database, among the changes.
 
 Whoever has the partition writes its documents, and it has read all changes before the request. The keys are
 their own, so a compaction never drops a change for a request.

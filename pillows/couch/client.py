@@ -111,7 +111,7 @@ class CouchClient:
         self._users += 1
 
     def release(self) -> None:
-        """Count a user less; the last one closes idle connections."""
+        """Count one user less; the last one closes idle connections."""
         self._users -= 1
         if self._users <= 0:
             self.close()

@@ -81,7 +81,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
     reason: str | None = None
 
     def __str__(self) -> str:
-        """Return both, as an operator reads them."""
+        """Return error and reason, as an operator reads them."""
         return f"{self.error}: {self.reason}" if self.reason else self.error
 
 

@@ -53,7 +53,7 @@ class DatabaseView(KeyedTransport):
         return self._keyed().describe_incomparable(output)
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents whose rows differ; see `KeyedTransport.find_altered`."""
+        """Return the ids of documents whose rows differ; see `KeyedTransport.find_altered`."""
         keyed = [with_key(self._database, document) for document in documents]
         return {split_key(key)[1] for key in self._keyed().find_altered(output, keyed)}
 

@@ -87,7 +87,7 @@ class DeadLetters:
         self._replica = replica
 
     def replicate_to(self, replica: ReplicaWriter) -> None:
-        """Store what changes from now on in a replica, too, of which `load` brings single tails."""
+        """From now on store changes in a replica, too; `load` takes over single tails from it."""
         self._replica = replica
 
     def load(self, tail: TailKey, entries: Mapping[tuple[str, str], bytes]) -> None:
@@ -315,7 +315,10 @@ class DeadLetters:
             self._replicate(self._replica, tail)
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
-        """Return the documents with a dead letter of a transport: it may hold an older state of them."""
+        """Return the ids of documents with a dead letter of a transport or of the pipeline.
+
+        The transport's target may hold older versions of these documents.
+        """
         return {id for its, id in self._known[tail].due_at if its in (transport, PIPELINE)}
 
     @property

@@ -54,7 +54,7 @@ class Batcher(Generic[Item]):
         clock: measures the linger.
         tick: called while waiting, at least every `TICK_SECONDS`.
         event: creates the events to wait for.
-        max_queued: most full batches that wait for the writer, beside the one that grows.
+        max_queued: most full batches that wait for the writer, in addition to the one that grows.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class Pusher(Generic[Item]):
         on_error: called once, when `write` has raised and the pusher has ended.
         on_take: called with the items and bytes that still wait whenever a batch is taken.
         backend: runs the writer.
-        max_queued: most full batches that wait for the writer, beside the one that grows.
+        max_queued: most full batches that wait for the writer, in addition to the one that grows.
 
     Attributes:
         push: hands over an item with its size in bytes; waits while the growing batch is full, and returns

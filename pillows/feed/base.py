@@ -37,7 +37,7 @@ def make_recreated_error(database: str, evidence: str) -> RecreatedError:
 
 
 class DatabaseIdentity(Struct, frozen=True, kw_only=True):
-    """What identifies a database, as far as a server says.
+    """The identity of a database, as far as the server reports it.
 
     Attributes:
         server_uuid: of the server (`GET /`); nodes of one cluster may differ, so a change is a hint.
@@ -95,7 +95,7 @@ def count_purges(purge_seq: str) -> str:
 
 
 class SourceLookup(Protocol):
-    """Reads single documents of a source, apart from its feed. Every method makes one attempt.
+    """Reads single documents of a source, apart from its feed. No method retries a failure.
 
     Each raises RetryableError when the server is away, or the database is missing and may be created
     (`on_missing: wait`); SourceMissingError when it is missing (`on_missing: fail`); AccessError when the
@@ -142,7 +142,7 @@ class Feed(SourceLookup, Protocol):
         """Why the feed waits for a retry; None if it does not."""
 
     def mark(self) -> bool:
-        """Write our identity token to the database, if that is configured; one attempt.
+        """Write our identity token to the database, if that is configured; a failure is not retried.
 
         Call it only for a tail that has not marked its database yet: the database that exists now becomes
         the tail's own.
@@ -155,17 +155,19 @@ class Feed(SourceLookup, Protocol):
         """
 
     def start(self) -> Seq:
-        """Return where a tail without a checkpoint begins; one attempt. Save it before reading changes.
+        """Return where a tail without a checkpoint begins; a failure is not retried.
+
+        Save the position before reading changes.
 
         Raises:
             PillowError: as `SourceLookup`.
         """
 
     def find_first(self) -> Seq:
-        """Return where a pass into empty outputs begins; one attempt.
+        """Return where a pass into empty outputs begins; a failure is not retried.
 
-        That is the beginning; or, for a source with many deletions, a position from which it gives its
-        documents first. Save it before reading changes.
+        That is the beginning of the feed or, for a source with many deletions, the start of a listing, which
+        the feed then follows. Save the position before reading changes.
 
         Raises:
             PillowError: as `SourceLookup`.

@@ -39,7 +39,7 @@ class Brake:
     """Waits after each page until its rows have taken as long as they may.
 
     Args:
-        max_rate: rows a second; None for no limit.
+        max_rate: rows per second; None for no limit.
         quiet_hours: when the limit holds; None for always.
         clock: for the time of day and waits.
     """

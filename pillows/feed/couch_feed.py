@@ -141,17 +141,17 @@ class CouchFeed:
         return self._failure or self._throttled
 
     def identify(self) -> DatabaseIdentity:
-        """Read the database's identity; one attempt."""
+        """Read the database's identity; a failure is not retried."""
         return self._source.identify()
 
     def mark(self) -> bool:
-        """Write our identity token to the database, if that is configured; one attempt."""
+        """Write our identity token to the database, if that is configured; a failure is not retried."""
         if self._options.identity_token:
             self._source.mark()
         return self._options.identity_token
 
     def start(self) -> Seq:
-        """Return where a tail without a checkpoint begins; one attempt."""
+        """Return where a tail without a checkpoint begins; a failure is not retried."""
         since = self._options.since
         if since == "beginning":
             return Seq.BEGINNING
@@ -161,7 +161,7 @@ class CouchFeed:
         return Seq.of(since)
 
     def find_first(self) -> Seq:
-        """Return where a pass into empty outputs begins; one attempt."""
+        """Return where a pass into empty outputs begins; a failure is not retried."""
         return self._listing.find_first()
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
@@ -169,7 +169,7 @@ class CouchFeed:
         return self._fetcher.read_versions(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """Read the documents' current state with their JSON; one attempt.
+        """Read the documents' current state with their JSON; a failure is not retried.
 
         An id that the database does not know is a deleted document of version 0.
         """
@@ -178,7 +178,7 @@ class CouchFeed:
         return [found[fetch_key(change)] for change in changes]
 
     def fetch(self, change: Change) -> Document:
-        """Fetch the document of a change that came without one; one attempt.
+        """Fetch the document of a change that came without one; a failure is not retried.
 
         Raises:
             PermanentError: it can't be read.
@@ -195,7 +195,9 @@ class CouchFeed:
         )
 
     def load(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
-        """Return changes with the documents that are wanted, as `batches` hands them over; one attempt.
+        """Return changes with the documents that are wanted, as `batches` hands them over.
+
+        A failure is not retried.
 
         Args:
             changes: in order, from another reader of this database.
@@ -213,9 +215,10 @@ class CouchFeed:
         return [change for piece in pieces for change in piece.changes]
 
     def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
-        """Return changes to the present state of their documents, with those that are wanted; one attempt.
+        """Return changes to the present state of their documents, with the documents that are wanted.
 
-        A document that the database does not know is deleted, in the version of the given change.
+        A document that the database does not know is deleted, in the version of the given change. A failure
+        is not retried.
 
         Args:
             changes: what was noted of a reading of this database at any time.
@@ -239,7 +242,7 @@ class CouchFeed:
         return self._sizes.group * self._limit.requests
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Read an attachment; one attempt. At most `max_bytes` are received."""
+        """Read an attachment, at most `max_bytes` of it; a failure is not retried."""
         path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
         try:
             with self._couch.open("GET", path, expects_json=False, activity=self._activity) as response:

@@ -51,7 +51,7 @@ class IdPage(Struct, frozen=True, kw_only=True):
 
 
 class DocumentIds:
-    """Lists ids of one database. Each method makes one attempt.
+    """Lists ids of one database. No method retries a failure.
 
     Args:
         couch: the server.

@@ -91,7 +91,7 @@ class Follower:
     def _rest_after_short_response(self, cursor: ReadCursor, lasted_seconds: float, rows: int) -> None:
         """Wait after a short response: a server in maintenance ends each one at once, in good order.
 
-        While others write, each has a row or two; still at most one request a second is sent. A longpoll
+        While others write, each has a row or two; still at most one request per second is sent. A longpoll
         ends with its first rows by design: the next one may follow after `LINGER_SECONDS`.
         """
         short_seconds = SHORT_LIFE_SECONDS - lasted_seconds

@@ -69,7 +69,7 @@ class SourceOptions(Options):
             2,000 ids to be fetched apart.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
         queue: bytes that may wait between the feed and the pipeline.
-        max_rate: most changes a second that a catch-up reads; unlimited by default.
+        max_rate: most changes per second that a catch-up reads; unlimited by default.
         quiet_hours: local times of day in which `max_rate` holds, such as `08:00-18:00`; always by default.
         max_document: longest row that is read, with its document; a longer one becomes a dead letter. A few
             times as much may be in memory.
@@ -146,7 +146,7 @@ class SourceOptions(Options):
         if self.database and (extra := [name for name in _OF_SEVERAL if name in given]):
             raise ValueError(f"has `{extra[0]}`, which needs `databases`; remove it")
         if self.databases and (extra := [name for name in _OF_ONE_DATABASE if name in given]):
-            raise ValueError(f"has `{extra[0]}` beside `databases`, which it does not fit; remove it")
+            raise ValueError(f"has `{extra[0]}`, which does not go with `databases`; remove it")
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ PAGE_BYTES = 8 * 2**20
 #: Most rows of a page without documents: they are fetched while the next page is read, and until then wait.
 IDS_ROWS = 2_000
 
-#: From this average size on every row gets a position, which is small beside a document.
+#: From this average size on every row gets a position, which is small compared with a document.
 LARGE_DOCUMENT_BYTES = 16 * 2**10
 
 

@@ -11,7 +11,7 @@ from pillows.errors import AccessError, AwayError, ConfigError, FencedError, Pil
 
 
 class Verdict(Enum):
-    """What an error means."""
+    """The meaning of an error."""
 
     RETRY = auto()
     AWAY = auto()
@@ -70,7 +70,7 @@ class Failure(Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Verdict:
-        """What it means."""
+        """The meaning of the error."""
         if self.name == "_SSL" and _UNTRUSTED in self.text:
             return Verdict.ACCESS
         return _VERDICTS.get(self.name, Verdict.RETRY)

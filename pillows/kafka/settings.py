@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger("librdkafka")
 
 
 class QuietLogger:
-    """Takes the log of librdkafka, which writes twenty lines a second while a broker is away.
+    """Takes the log of librdkafka, which writes twenty lines per second while a broker is away.
 
     The pillow reports its retries itself, so these lines are for debugging only.
     """

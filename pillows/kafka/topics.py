@@ -104,7 +104,7 @@ def find_setting(options: KafkaConnection, topic: str, name: str) -> str | None:
 def _administer(
     options: KafkaConnection, ask: Callable[[AdminClient], Mapping[Any, Future[Any]]]
 ) -> list[Any]:
-    """Return the answers to what an administrator asks; None for what somebody else has done meanwhile."""
+    """Return the answers to an administrator's requests; None for what somebody else has done meanwhile."""
     try:
         admin = SerialWorker().run(AdminClient, make_settings(options))
     except KafkaException as error:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ChunkSource(Protocol):
-    """Reads documents of the source over this worker's connection. Each call makes one attempt.
+    """Reads documents of the source over this worker's connection. No method retries a failure.
 
     All methods raise RetryableError and FatalError as `SourceLookup` does.
     """

@@ -28,7 +28,7 @@ from pillows.user_code import confine
 #: The type of pickled rows in MessagePack.
 _PICKLED = 1
 _LARGEST = 2**63
-#: The classes that a pickled row may contain beside plain values: module -> names.
+#: The classes that a pickled row may contain, in addition to plain values: module -> names.
 _CLASSES = {
     "builtins": {"bytearray", "complex", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"},
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},

@@ -61,12 +61,12 @@ class Ending(Struct, frozen=True):
     how: str = ""
 
     def __str__(self) -> str:
-        """Return both as text."""
+        """Return cause and details as text."""
         return f"{self.cause} ({self.how})" if self.how else str(self.cause)
 
 
 class Program(Struct, frozen=True, kw_only=True):
-    """What a worker process runs.
+    """The program of a worker process, with its input.
 
     Attributes:
         module: the main module. It serves the socket whose descriptor is its first argument.

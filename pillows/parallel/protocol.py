@@ -58,7 +58,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def to_error(self) -> PillowError:
-        """Convert it back into an error of the same kind."""
+        """Convert this form back into an error of the same kind."""
         kind = _KINDS.get(self.kind, PillowError)
         if issubclass(kind, FatalError):
             return kind(self.text, remedy=self.remedy)

@@ -33,7 +33,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     Attributes:
         done, failed, total: numbers of ranges.
-        per_second: ranges a second since the ranges were opened.
+        per_second: ranges per second since the ranges were opened.
         seconds_to_go: remaining time; None while it is unknown.
     """
 

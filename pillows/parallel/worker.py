@@ -1,4 +1,4 @@
-"""The worker's side: serves one coordinator over one socket, and ends when it ends."""
+"""The worker's side: serves one coordinator over one socket, and ends when the coordinator ends."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        """How many happened in a second, on average."""
+        """How many happened per second, on average over the window."""
         age_seconds = self._clock.monotonic() - self._began_at
         return self.recent / min(WINDOW_SECONDS, max(STEP_SECONDS, age_seconds))
 
@@ -78,7 +78,7 @@ class Lag:
         self._rate = Rate(clock)
 
     def start(self) -> None:
-        """Note that a run starts: where the head is is not known yet."""
+        """Note that a run starts: the position of the head is not known yet."""
         self._reached_head = False
         self._overrun = 0
         self._rate.start()
@@ -136,7 +136,7 @@ class Lag:
 
     @property
     def changes_per_second(self) -> float:
-        """Changes that the run acknowledges in a second, lately."""
+        """Changes per second that the run has acknowledged lately."""
         return self._rate.per_second
 
     @property

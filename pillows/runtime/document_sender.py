@@ -64,7 +64,7 @@ class DocumentSender:
         self.write(self._retrier.retry_write("source", lambda: self.read(ids)))
 
     def read(self, ids: Sequence[str]) -> Sequence[Change]:
-        """Return the current state of documents; one attempt. A document that does not exist is deleted.
+        """Return the current state of documents; a missing one is deleted. A failure is not retried.
 
         Raises:
             PillowError: as `SourceLookup`.

@@ -1,4 +1,4 @@
-"""Jobs beside a tail's loop: each starts when it is due, and nothing wakes while none is."""
+"""Jobs that run while a tail's loop does: each starts when it is due, and nothing wakes while none is."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _DESIGN = "_design/"
 
 
 class MissedPurgesOptions(Struct, frozen=True, kw_only=True):
-    """How far a tail goes by itself.
+    """The limits within which a tail removes documents by itself.
 
     Attributes:
         max_documents: the most documents that are removed, or 1 % of a target's if that is more.
@@ -70,7 +70,7 @@ class MissedPurges:
         make_transports: makes transports that list what the targets hold; they are closed here.
         retrier: retries unreachable servers; has the observer.
         options: limits the automatic repair.
-        start: starts the job beside the tail; its errors end the tail.
+        start: starts the job, which runs while the tail does; its errors end the tail.
         note: receives why the targets may differ from the source; "" when they don't.
         is_ours: whether a document is one of the tail's; the others are left alone.
 

@@ -1,6 +1,6 @@
 """Retry dead letters: the document's current state, through the ordinary path.
 
-This is safe beside the running tail: by its write version, the target refuses older states, and of two
+This is safe while the tail runs: by its write version, the target refuses older states, and of two
 changes of one id in a batch only the newer one is written.
 """
 

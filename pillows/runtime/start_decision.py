@@ -180,7 +180,7 @@ def _refuse_lost_targets(facts: StartupFacts, checkpoint: Checkpoint) -> None:
             what = name if forgetful == [name] else f"{', '.join(forgetful)} in {name}"
             raise StateLostError(
                 f"{what} knows nothing of {facts.key}, but the checkpoint says that "
-                f"{checkpoint.changes} changes are there: it is new, or was emptied.",
+                f"{checkpoint.changes} changes were processed: the target is new, or was emptied.",
                 remedy=f"`pillowd checkpoint reset {facts.key.pillow}` to read everything again",
             )
 

@@ -129,7 +129,7 @@ class Tail:
         self._run.run()
 
     def _follow(self, error: LaterEpochError) -> None:
-        """Go on in the epoch that another part of the pillow has begun, if there are others."""
+        """Go on in the epoch that another part of the pillow has begun, if the pillow has several parts."""
         stored = self._services.store.get(self.key)
         if not self._settings.is_part or stored is None or stored.epoch >= error.epoch:
             raise error

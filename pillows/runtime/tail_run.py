@@ -145,7 +145,7 @@ class TailRun:
             self._save_now()
 
     def make_sender(self, carrier: Carrier) -> DocumentSender:
-        """Return what sends chosen documents beside those of the feed, inside `open`."""
+        """Return the sender of chosen documents, which are not from the feed. Call it inside `open`."""
         if self._pusher is None:
             raise RuntimeError("The run has not started.")
         return DocumentSender(
@@ -222,7 +222,7 @@ class TailRun:
         )
 
     def build_carrier(self, stack: ExitStack, pipeline: Pipeline) -> Carrier:
-        """Return what carries the changes: the pipeline itself, or worker processes, which the stack ends."""
+        """Return the carrier of changes: the pipeline itself, or worker processes, which the stack ends."""
         if self._services.make_carrier is None:
             return pipeline
         identity = identity_of(self._opened.checkpoint)
@@ -231,7 +231,7 @@ class TailRun:
         )
 
     def _outcome_beside(self, pusher: ItemPusher, carrier: Carrier) -> Callable[[Change], Outcome]:
-        """Return what finds the outcome of a change that is not of the feed.
+        """Return the function that finds the outcome of a change that is not from the feed.
 
         A pipeline has counters, so each greenlet has its own pipeline.
         """

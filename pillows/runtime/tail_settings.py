@@ -85,8 +85,8 @@ class TailServices(Struct, frozen=True, kw_only=True):
         dead_letters: the dead letters.
         clock: for every duration and wait.
         observer: receives everything that happens.
-        make_carrier: makes what carries changes with worker processes; None carries them in this process.
-        backfill: sends documents beside the feed for as long as the run lasts; see `DocumentSender`.
+        make_carrier: makes the carrier with worker processes; None carries changes in this process.
+        backfill: sends chosen documents for as long as the run lasts; see `DocumentSender`.
         check_ownership: raises RetryableError while another process may have taken the tail over: then no
             write begins.
         is_ours: whether a document belongs to this tail, where it is a part of a pillow.

@@ -123,7 +123,7 @@ class DeclarativeStep:
 
 
 def _picked(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Return what keeps these paths: whole values by name, and what to keep within others."""
+    """Return the function that keeps only the values at these paths."""
     whole = [path for path in paths if len(split(path)) == 1]
     inner: dict[str, list[str]] = {}
     for path in paths:

@@ -167,7 +167,7 @@ class Transport(ABC):
     needs_finish: ClassVar[bool] = True
     #: May write the documents of several databases; see `share`.
     shareable: ClassVar[bool] = False
-    #: May write a part of the pillow's documents beside other tails; see `take_part`.
+    #: May write a part of the pillow's documents while other tails write the others; see `take_part`.
     divisible: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:

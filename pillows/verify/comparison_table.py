@@ -139,7 +139,7 @@ class ComparisonTable:
             self._execute(_ALTERED, {"target": target})
 
     def put_altered(self, target: int, looked_at: Sequence[str], altered: Iterable[str]) -> None:
-        """Note which documents have other rows in a target than they should have.
+        """Note which documents have rows in a target that differ from those that they should have.
 
         Args:
             target: the target.

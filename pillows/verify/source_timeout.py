@@ -1,4 +1,4 @@
-"""Limits how long `verify` waits for a source that is away: a feed by itself retries forever."""
+"""Limit how long `verify` waits for an unreachable source, since its feed would retry forever."""
 
 from __future__ import annotations
 

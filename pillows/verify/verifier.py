@@ -1,4 +1,4 @@
-"""Proves that targets and source agree, beside a live pillow, in bounded memory.
+"""Prove that targets and source agree while the pillow runs, in bounded memory.
 
 Both sides are read once in whole and compared. Then the differences are checked again until they are
 settled: a document that the pillow has not processed yet, or that is changing, is in flight and not a
@@ -246,7 +246,7 @@ class Verifier:
             self._context.progress("contents", self._compared, total)
 
     def _recompare_contents(self) -> None:
-        """Compare the rows again of all documents that were altered: they may have changed since."""
+        """Compare again the rows of all documents that were altered: they may have changed since."""
         after: str | None = None
         while self._contents is not None and (ids := self._table.altered(after, GROUP_DOCUMENTS)):
             self._note_altered(self._contents, ids)

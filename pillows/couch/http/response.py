@@ -1,4 +1,4 @@
-"""Read a response block by block, as it arrives; bound what a server sends beside its body.
+"""Read a response block by block, as it arrives; bound what a server sends in addition to its body.
 
 http.client reads answers of status 100, trailers and chunks without content for as long as they come.
 """
@@ -22,7 +22,7 @@ from pillows.errors import PermanentError, RetryableError
 #: Largest block.
 BLOCK_BYTES = 65536
 
-#: Bytes that a server may send without any of the body: its head, trailers, empty blocks of compressed data.
+#: Bytes that a server may send that are no part of the body: head, trailers, empty blocks of compressed data.
 MAX_OVERHEAD_BYTES = 2**20
 
 #: Answers of status 100 before the final one.
@@ -67,7 +67,7 @@ class BoundedReader(io.RawIOBase):
         size_bytes = self._raw.readinto(buffer)
         self._overhead_bytes += size_bytes or 0
         if self._overhead_bytes > MAX_OVERHEAD_BYTES:
-            raise FloodError(f"{MAX_OVERHEAD_BYTES} bytes without any of the body")
+            raise FloodError(f"{MAX_OVERHEAD_BYTES} bytes in a row that are no part of the body")
         return size_bytes
 
     def record_body(self) -> None:

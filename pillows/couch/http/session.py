@@ -55,7 +55,7 @@ def create_session(connection: CouchConnection) -> requests.Session:
 
 
 def bound_answers(http: requests.Session) -> None:
-    """Let a session keep its connections alive, and bound what a server sends beside the body."""
+    """Let a session keep its connections alive, and bound what a server sends in addition to the body."""
     adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
     http.mount("http://", adapter)
     http.mount("https://", adapter)
@@ -76,7 +76,7 @@ class IgnoreNetrc(requests.auth.AuthBase):
 
 
 def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> socket.socket:
-    """Return a connected socket; leave none open on any other way out.
+    """Return a connected socket; if that fails, leave none open.
 
     Raises:
         OSError: no address of the host accepted the connection.

@@ -1,7 +1,7 @@
 """Measure whether documents arrive faster with the feed or by separate requests. Pure.
 
-No rule predicts it. CouchDB 3.5 with two cores gave 32 thousand documents a second with `include_docs` and 21
-thousand through `_bulk_get`, for 56 and 99 microseconds of its CPU each; another server gave 7-8 and 10-12
+No rule predicts it. CouchDB 3.5 with two cores gave 32 thousand documents per second with `include_docs` and
+21 thousand through `_bulk_get`, for 56 and 99 microseconds of its CPU each; another server gave 7-8 and 10-12
 thousand; and a filter in pillowd that keeps one document in ten changes it again. So the feed brings the
 documents along until a short trial has shown that requests for them are faster.
 """
@@ -47,7 +47,7 @@ class FetchMode(StrEnum):
 
 
 class FetchModeTuner:
-    """Reads with the documents along, tries the other mode for a lap from time to time, keeps the faster.
+    """Begins with documents in the feed; tries the other mode for a lap now and then, and keeps the faster.
 
     Attributes:
         mode: how to read now.
@@ -56,7 +56,7 @@ class FetchModeTuner:
     def __init__(self) -> None:
         self.mode = FetchMode.INCLUDE_DOCS
         self._kept = self.mode
-        self._kept_rate = 0.0  # rows a second
+        self._kept_rate = 0.0  # rows per second
         self._rows = 0
         self._lap_rows = LAP_ROWS
         self._began_at = 0.0

@@ -72,7 +72,7 @@ class Throttle:
     Args:
         limit: lowered and raised by the answers.
         clock: for waits.
-        on_wait: called before each wait, and with None once the request waits no longer.
+        on_wait: called with each wait before it begins, and with None once the request no longer waits.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class SharedFeed:
         self.readers += 1
 
     def unregister(self) -> None:
-        """Count a reader less."""
+        """Count one reader less."""
         self.readers -= 1
 
     def get_alone_seconds(self) -> float:
@@ -112,7 +112,7 @@ class SharedFeed:
             self._reset()
 
     def offer(self, reader: object, seq: Seq, asked_at: float) -> JoinPoint | None:
-        """Return the position at which a reader may join; None: not yet.
+        """Return the position at which a reader may join; None if it may not join yet.
 
         Args:
             reader: at the head.

@@ -53,19 +53,19 @@ class SubscribedFeed:
         return self._reading.trouble
 
     def identify(self) -> DatabaseIdentity:
-        """Ask which database this is; one attempt."""
+        """Read the database's identity; a failure is not retried."""
         return self._own.identify()
 
     def mark(self) -> bool:
-        """Mark the database, if that is configured; one attempt."""
+        """Write our identity token to the database, if that is configured; a failure is not retried."""
         return self._own.mark()
 
     def start(self) -> Seq:
-        """Return where a tail without a checkpoint begins; one attempt."""
+        """Return where a tail without a checkpoint begins; a failure is not retried."""
         return self._own.start()
 
     def find_first(self) -> Seq:
-        """Return where a pass into empty outputs begins; one attempt."""
+        """Return where a pass into empty outputs begins; a failure is not retried."""
         return self._own.find_first()
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
@@ -73,15 +73,15 @@ class SubscribedFeed:
         return self._own.leaves(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """Read the documents' current state with their JSON; one attempt."""
+        """Read the documents' current state with their JSON; a failure is not retried."""
         return self._own.current(ids)
 
     def fetch(self, change: Change) -> Document:
-        """Fetch the document of a change that came without one; one attempt."""
+        """Fetch the document of a change that came without one; a failure is not retried."""
         return self._own.fetch(change)
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Read an attachment; one attempt."""
+        """Read an attachment; a failure is not retried."""
         return self._own.attachment(id, rev, name, max_bytes)
 
     def pending(self, since: Seq) -> int | None:

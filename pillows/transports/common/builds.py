@@ -73,7 +73,7 @@ class BuildSwitch(ABC):
 
     @abstractmethod
     def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
-        """Make the incoming build live and park the outgoing one, in one step; do nothing if that is so.
+        """Make the incoming build live and park the outgoing one, in one step; do nothing if that is done.
 
         Args:
             exchange: the two builds; no tail writes to either.

@@ -26,5 +26,5 @@ class CouchdbOutput(OutputOptions):
     create: bool = True
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the database on its server; see `OutputOptions.addresses`."""
+        """Return the database's address for each URL of the server; see `OutputOptions.addresses`."""
         return frozenset(("couchdb", to_server_address(url), self.database) for url in connection.urls)

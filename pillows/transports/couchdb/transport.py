@@ -133,7 +133,10 @@ class CouchdbTransport(KeyedTransport):
         return ""
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents with other fields than their row's; see `KeyedTransport.find_altered`."""
+        """Return the ids of documents whose fields in the database differ from those of their row.
+
+        See `KeyedTransport.find_altered`.
+        """
         items = [(document, document.rows[output]) for document in documents]
         return UpsertWriter(self._targets[output]).find_altered(items)
 

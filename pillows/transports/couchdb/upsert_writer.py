@@ -100,7 +100,7 @@ class UpsertWriter:
         return WriteResult(refused=refused, dead=dead, retry=retry | find_overtaken(self._target, done))
 
     def find_altered(self, items: Sequence[Item]) -> set[str]:
-        """Return the documents that the database holds in the same leaf version, with other fields."""
+        """Return the ids of documents that the database holds in the same leaf version, with other fields."""
         altered = set[str]()
         for start in range(0, len(items), GROUP_DOCUMENTS):
             group = items[start : start + GROUP_DOCUMENTS]

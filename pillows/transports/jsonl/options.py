@@ -38,6 +38,6 @@ class JsonlOutput(OutputOptions):
     gzip: bool = False
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the file with its `.gz`; see `OutputOptions.addresses`."""
+        """Return the file's address, with its `.gz` if it is compressed; see `OutputOptions.addresses`."""
         name = f"{self.file}.gz" if self.gzip else self.file
         return frozenset({("file", to_file_address(connection.folder / name))})

@@ -53,7 +53,7 @@ class KafkaOutput(OutputOptions):
         )
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the topic at each broker; see `OutputOptions.addresses`."""
+        """Return the topic's address for each broker; see `OutputOptions.addresses`."""
         return frozenset(("kafka", _to_broker_address(server), self.topic) for server in connection.servers)
 
 

@@ -29,7 +29,7 @@ _Value = TypeVar("_Value")
 
 
 class SqlstateVerdict(Enum):
-    """Who has to act on an error."""
+    """The verdict on an error: who has to act on it."""
 
     RETRY = auto()
     DEAD = auto()

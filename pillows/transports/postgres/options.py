@@ -93,7 +93,10 @@ class PostgresOutput(TableOutput):
         return self.shared
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the table in its database, for each host in the dsn; see `OutputOptions.addresses`."""
+        """Return the table's address, with its database, for each host in the dsn.
+
+        See `OutputOptions.addresses`.
+        """
         table = (self.schema_ or connection.schema_, self.table_name)
         return frozenset((*database, *table) for database in _list_databases(connection))
 

@@ -192,10 +192,10 @@ def _list_missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]
 def _copy_definition(
     cursor: psycopg.Cursor, table: Table, wanted: Mapping[str, ColumnInfo]
 ) -> list[sql.Composed]:
-    """Return the statements that create the table of another build like the live one, still empty.
+    """Return the statements that create another build's table, empty, on the model of the live one.
 
-    So it gets the indexes, checks, defaults and comments that were added to the live one, if it has their
-    columns.
+    It gets the indexes, checks, defaults and comments that were added to the live table, except those on
+    columns that it does not have.
     """
     path, live = Name(table.schema, table.name), Name(table.schema, table.live_name)
     found = _get_columns(cursor, live)

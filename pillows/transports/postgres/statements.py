@@ -114,7 +114,7 @@ class Table:
         }
 
     def _make_guard(self, builds: Name, source: str) -> sql.Composable:
-        """Return what names the table in `pillowd_document`; see `PostgresSwitch`."""
+        """Return the guard, by which `pillowd_document` names the table; see `PostgresSwitch`."""
         if self.shared:  # it is never switched
             return literal(f"{self.path} {source}")
         # Looked up by each statement, once: another connection may switch the table at any time.
@@ -204,7 +204,7 @@ class Table:
 
     @property
     def refusals(self) -> Sequence[bytes]:
-        """Each gives numbers of staged documents, and the write version that is not older than theirs."""
+        """The queries for staged documents that are refused: their numbers, and the stored write version."""
         if self.many:
             return [self._refusing_versions]
         return [self._refusing_rows, self._refusing_versions] if self.tombstoned else [self._refusing_rows]
@@ -427,7 +427,7 @@ def fetch_value(cursor: psycopg.Cursor, query: bytes) -> Any:
 
 
 def select_storable(cursor: psycopg.Cursor, texts: Sequence[str]) -> Sequence[str]:
-    """Return those that the database's encoding has characters for; no row holds another one."""
+    """Return the texts that the database's encoding has characters for; no row can hold the others."""
     server = cursor.connection.info.parameter_status("server_encoding") or "UTF8"
     if server in ("UTF8", "SQL_ASCII"):
         return texts

@@ -36,7 +36,7 @@ LOCK_SECONDS = 0.1
 _SHARED_LOCK_SECONDS = 3.0
 #: How long a copy of all rows, or the removal of a build, may take.
 _LONG_SECONDS = 6 * 3600.0
-#: Rows a second that are copied within the server. Measured, with one index: 60,000 to 90,000.
+#: Rows per second that are copied within the server. Measured, with one index: 60,000 to 90,000.
 _COPIED_ROWS_A_SECOND = 60_000
 #: The longest name of a table that pillowd can put a number behind, in bytes.
 _NAME_BYTES = 63

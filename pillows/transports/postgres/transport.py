@@ -5,7 +5,7 @@ pass, otherwise through a staging table), refuses documents that are stored newe
 checkpoint. So after any crash the rows are those of the checkpoint: each change is applied once.
 
 Therefore `synchronous_commit = off` would lose nothing if PostgreSQL is the only transport. It stays on
-because it would beside another transport, and it costs only one flush per batch.
+because with another transport it could lose changes, and it costs only one flush per batch.
 """
 
 from __future__ import annotations
@@ -262,7 +262,10 @@ class PostgresTransport(KeyedTransport):
         return ""
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents with other rows than they should have; see `KeyedTransport.find_altered`."""
+        """Return the ids of documents whose rows in the table differ from those that a write would store.
+
+        See `KeyedTransport.find_altered`.
+        """
         with self._server.transaction() as cursor:
             (table,) = (table for table in self._tables if table.output == output)
             return RowComparison(cursor, table).find_altered(documents)

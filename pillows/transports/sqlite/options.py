@@ -68,5 +68,5 @@ class SqliteOutput(TableOutput):
     ] = Field(default_factory=dict)
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the table in its file; SQLite ignores the case of names."""
+        """Return the table's address, with its file; SQLite ignores the case of names."""
         return frozenset({("sqlite", to_file_address(connection.path), self.table_name.lower())})

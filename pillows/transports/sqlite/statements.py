@@ -163,7 +163,7 @@ class Table:
                 db.execute(f"ALTER TABLE {quote_name(self.name)} ADD COLUMN {quote_name(name)} {type}")
 
     def guard(self, db: sqlite3.Connection, *, again: bool = False) -> str:
-        """Return what names the table in `pillowd_document`.
+        """Return the guard, by which `pillowd_document` names the table.
 
         Args:
             db: in a transaction.

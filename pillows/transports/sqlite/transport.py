@@ -153,7 +153,10 @@ class SqliteTransport(KeyedTransport):
         return ""
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents with other rows than they should have; see `KeyedTransport.find_altered`."""
+        """Return the ids of documents whose rows in the table differ from those that a write would store.
+
+        See `KeyedTransport.find_altered`.
+        """
         return self._worker.run(self._find_altered, output, documents)
 
     def close(self) -> None:

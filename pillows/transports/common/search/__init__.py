@@ -1,1 +1,1 @@
-"""What the transports to Elasticsearch and OpenSearch share: bulk format, indices, versions, outcomes."""
+"""Code of the transports to both Elasticsearch and OpenSearch: bulk format, indices, versions, outcomes."""

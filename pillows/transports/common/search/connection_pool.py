@@ -80,7 +80,8 @@ class BoundedPool:
 def _give_up(response: Any) -> None:
     """Close a response that was not read to its end, and give its closed connection back to the pool.
 
-    The pool has a number of places; a place that is not given back is lost, and then all requests wait.
+    The pool has a fixed number of slots. One that is not given back is lost; once all are lost, every request
+    waits in vain.
     """
     response.close()
     response.release_conn()

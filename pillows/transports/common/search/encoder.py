@@ -138,7 +138,7 @@ def encode_removal(id: str, version: int, *, deleted_at_ms: int | None) -> Opera
 
 
 def encode_mark(removal: Operation, source: Mapping[str, Any], *, deleted_at_ms: int) -> Operation:
-    """Return what keeps a document, with the time, in place of its removal.
+    """Return the operation that, in place of a removal, keeps the document and marks it with the time.
 
     Args:
         removal: with the version of the deletion.

@@ -48,7 +48,7 @@ class Misfit(msgspec.Struct, frozen=True, gc=False):
 
 
 def set_aside(misfit: Misfit) -> Operation | None:
-    """Return the write with the field that does not fit in `pillowd_unindexed`; None if none is left."""
+    """Return the write with the misfit moved into `pillowd_unindexed`; None if there is no field to move."""
     action, _, source = misfit.operation.body.partition(b"\n")
     try:
         fields = run_deeply(lambda: _decode(source))

@@ -103,9 +103,9 @@ class SearchOutput(OutputOptions):
         return "set `deletes: tombstone` or `deletes: mark`" if self.deletes == "hard" else ""
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`.
+        """Return the alias's address for each host of the cluster; see `OutputOptions.addresses`.
 
-        The index of another build is a place of its own.
+        The index of another build has another address than that of the live build.
         """
         place = self.index if self.build.live else f"{self.index}~{self.build.number}"
         return frozenset((connection.type, to_server_address(host), place) for host in connection.hosts)
@@ -136,12 +136,12 @@ class SearchOutput(OutputOptions):
     def _check_deletes(self) -> SearchOutput:
         if self.deleted_field and self.mapping.get("enabled") is False:
             raise ValueError(
-                f"with `deletes: {self.deletes}` needs an indexed field; "
+                f"needs an indexed field for `deletes: {self.deletes}`; "
                 "remove `enabled: false` from the mapping"
             )
         if self.deletes == "mark" and ("_source" in self.mapping or _changes_source(self.settings)):
             raise ValueError(
-                "with `deletes: mark` needs documents that are stored as they were sent; remove `_source` "
+                "needs documents that are stored as they were sent for `deletes: mark`; remove `_source` "
                 "from the mapping, and `index.mapping.source.mode`, `index.mode` and `index.derived_source` "
                 "from the settings"
             )

@@ -84,7 +84,7 @@ class IndexReader:
         return {one["_id"]: (one["_version"], one["_source"]) for part in found for one in part}
 
     def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
-        """Return the documents that the index holds in the same leaf version, with another source."""
+        """Return the ids of documents that the index holds in the same version, with another `_source`."""
         operations, dead = encode_operations(
             documents, output, 0, deleted_at_ms=None, connection=self._source_connection
         )

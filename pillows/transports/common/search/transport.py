@@ -227,7 +227,10 @@ class SearchTransport(KeyedTransport):
         return self._writers[output].reader.describe_incomparable()
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
-        """Return the documents that are stored with another source; see `KeyedTransport.find_altered`."""
+        """Return the ids of documents whose `_source` in the index differs from what a write would store.
+
+        See `KeyedTransport.find_altered`.
+        """
         if self._client is None:
             self._connect()
         return self._writers[output].reader.find_altered(documents, output)

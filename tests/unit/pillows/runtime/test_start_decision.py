@@ -140,7 +140,7 @@ def test_without_a_state_directory_the_copy_is_taken_with_a_warning() -> None:
         (None, TargetState(epoch=3, empty=True), r"t0 was written by cases@.*epoch 3.*import cases FILE"),
         (None, TargetState(epoch=0, empty=True), r"epoch 0"),
         (None, TargetState(epoch=None, empty=False, foreign_epoch=0), r"another pillow did.*reset cases"),
-        (STORED, TargetState(epoch=None, empty=True), r"t0 knows nothing of.*5 changes are there"),
+        (STORED, TargetState(epoch=None, empty=True), r"t0 knows nothing of.*5 changes were"),
         (STORED, TargetState(epoch=3, empty=False, missing_outputs=["a", "b"]), r"a, b in t0 knows nothing"),
         (STORED, TargetState(epoch=3, empty=False, unreadable="KeyError"), r"cannot be read: KeyError"),
         (None, TargetState(epoch=3, empty=False, unreadable="KeyError"), r"cannot be read: KeyError"),

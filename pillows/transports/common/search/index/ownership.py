@@ -1,4 +1,4 @@
-"""Who owns an index: `pillowd` in the `_meta` of its mapping. Pure."""
+"""The owner of an index: `pillowd` in the `_meta` of its mapping. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ownership:
         return bool(owner.get("format") == _FORMAT and known in self._owners)
 
     def describe_other(self, owner: Mapping[str, Any]) -> str:
-        """Return whose index it is that `covers` does not accept."""
+        """Say to whom an index belongs that `covers` does not accept."""
         if not owner:
             return "was not created by pillowd"
         if owner.get("format") != _FORMAT:
@@ -57,6 +57,6 @@ class Ownership:
 
 
 def get_owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return who owns an index, as the server describes it; empty if that is unknown."""
+    """Return the owner of an index, as the server describes it; empty if that is unknown."""
     owner = index["mappings"].get("_meta", {}).get(OWNER, {})
     return owner if isinstance(owner, Mapping) else {}
