@@ -52,7 +52,7 @@ bench: $(VENV)/.dev ## Measure speed and memory, compared with the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
 
-bench-peers: $(VENV)/.dev ## Measure it beside other programs (ARGS=--note writes it down)
+bench-peers: $(VENV)/.dev ## Compare it with other programs (ARGS=--note writes it down)
 	@$(BIN)/python -m tests.servers install couchdb postgres
 	$(BIN)/python -m bench.peers $(ARGS)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.meter import Reading
 
-#: CPU microseconds a document that the bound grants to pillowd's own process.
+#: CPU microseconds per document that the bound grants to pillowd's own process.
 CLIENT_MICROS = 16.0
 
 CURL = "curl include_docs"
@@ -45,8 +45,8 @@ class Share:
 
     Attributes:
         target: where it writes to.
-        rate: its documents a second.
-        bound: documents a second that the machine allows; None if CouchDB's CPU was not measured.
+        rate: its documents per second.
+        bound: documents per second that the machine allows; None if CouchDB's CPU was not measured.
         of_curl: its rate by that of curl.
     """
 
@@ -67,7 +67,7 @@ class Share:
 
 
 def find_bound(read: Reading, load: Reading, server: str, cores: int) -> float | None:
-    """Return the documents a second that no client can beat; None if CouchDB's CPU was not measured.
+    """Return the documents per second that no client can beat; None if CouchDB's CPU was not measured.
 
     It is `min(a, b, cores / (a's CPU + b's CPU + 16 us))`, where a is the fastest raw read, b the load
     alone, a's CPU that of CouchDB and b's CPU that of the target, for each document.

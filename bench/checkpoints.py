@@ -1,13 +1,13 @@
-"""Stores beside the raw disk: `python -m bench.checkpoints [--seconds S] [--json FILE]`.
+"""Stores compared with the raw disk: `python -m bench.checkpoints [--seconds S] [--json FILE]`.
 
 Every part runs in a process of its own: plain Python, or patched by gevent as the daemon is.
 
-- durable syncs a second of a POD of 1, 8, 100, 1,000 keys, beside the bare loop of write, fsync, rename
+- durable syncs per second of a POD of 1, 8, 100, 1,000 keys, and of the bare loop of write, fsync, rename
   and fsync of the directory with the same bytes on the same disk; they take turns, call by call, so that
   both see the same neighbours, and of each the first quartile counts, which they disturb least;
 - opening 100,000 keys: seconds and memory;
-- gets and sets a second of a SharedPOD with 1, 2 and 4 client processes;
-- what 200 pillows with tokens of 4 kB cost that save a checkpoint a second each.
+- gets and sets per second of a SharedPOD with 1, 2 and 4 client processes;
+- what 200 pillows with tokens of 4 kB cost that each save a checkpoint per second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VALUE = {"seq": "42-" + "g1AAAAFTeJzLYWBg4" * 8, "n": 1, "saved_at": 1.5}  # abo
 
 
 def syncs(folder: Path, seconds: float) -> dict[str, Any]:
-    """Durable syncs a second by number of keys: `pod`, `raw`, and `ratio` of the two."""
+    """Durable syncs per second by number of keys: `pod`, `raw`, and `ratio` of the two."""
     return {str(keys): _compare(folder / str(keys), keys, seconds / len(KEYS)) for keys in KEYS}
 
 
@@ -109,7 +109,7 @@ def _megabytes() -> float:
 
 
 def shared(folder: Path, seconds: float) -> dict[str, Any]:
-    """Gets and sets a second of all clients together, by number of clients."""
+    """Gets and sets per second of all clients together, by number of clients."""
     with SharedPOD(folder / "shared", {f"key {n}": VALUE for n in range(100)}, durable=False) as store:
         return {
             f"{clients} {what}": _clients(store, folder / "shared", clients, what, seconds / 6)

@@ -84,7 +84,7 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """The load beside the bare reading."""
+        """The time of the load, divided by that of the bare reading."""
         return self.load_seconds / self.bare_seconds
 
 

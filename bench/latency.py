@@ -36,7 +36,7 @@ class Writes:
 
     Args:
         database_url: the database, with credentials if it needs any.
-        rate: writes a second.
+        rate: writes per second.
         seconds: how long to write.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""From a write to the target: pillowd beside a raw reader of the continuous feed, at several rates."""
+"""From a write to the target: pillowd compared with a raw reader of the continuous feed, at several rates."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SECONDS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """What was measured at one rate.
+    """The figures at one rate.
 
     Attributes:
-        rate: writes a second.
+        rate: writes per second.
         writes: how many were measured.
         feed_p50_ms, feed_p99_ms: from CouchDB's acknowledgement until the raw reader had the change.
         table_p50_ms, table_p99_ms: until pillowd's row could be seen in PostgreSQL.
@@ -86,7 +86,7 @@ def _empty_database(servers: Servers) -> Iterator[str]:
 
 def format_latencies(latencies: Sequence[Latency]) -> str:
     """Return the figures in Markdown."""
-    head = ["writes a second", "writes", "raw reader p50, ms", "p99", "PostgreSQL p50, ms", "p99"]
+    head = ["writes per second", "writes", "raw reader p50, ms", "p99", "PostgreSQL p50, ms", "p99"]
     rows = [
         [
             f"{each.rate:g}",

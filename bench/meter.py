@@ -17,7 +17,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What was measured of one participant.
+    """The figures of one participant.
 
     Attributes:
         name: the participant.
@@ -35,16 +35,16 @@ class Reading:
 
     @property
     def rate(self) -> float:
-        """Documents a second."""
+        """Documents per second."""
         return self.docs / self.wall_seconds
 
     def cpu_micros(self, process: str = "client") -> float:
-        """CPU microseconds a document of one process."""
+        """CPU microseconds per document of one process."""
         return self.cpu_seconds.get(process, 0.0) / self.docs * 1e6
 
     @property
     def total_micros(self) -> float:
-        """CPU microseconds a document of the participant and of all servers that were measured."""
+        """CPU microseconds per document of the participant and of all servers that were measured."""
         return sum(self.cpu_seconds.values()) / self.docs * 1e6
 
 

@@ -3,7 +3,7 @@
     python -m bench.postgres_write [--documents 100000] [--batch 1000] [--profile first-pass]
 
 Starts a server of its own, or takes PILLOWD_BENCH_POSTGRES_DSN (whose CPU is only seen when it runs on
-this machine). Prints documents a second, and microseconds a document: on the clock, of this process's
+this machine). Prints documents per second, and microseconds per document: on the clock, of this process's
 CPU, and of the server process's.
 """
 
@@ -98,7 +98,7 @@ def process_of(pid: int) -> psutil.Process | None:
 
 
 def copy_lines(batch: list[DocumentRows]) -> bytes:
-    """What the least client of COPY would send."""
+    """The bytes that the simplest client of COPY would send."""
     return b"".join(
         [
             b"%b\t%b\t%d\t%b\n"

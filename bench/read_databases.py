@@ -1,4 +1,4 @@
-"""What there is to beat: 16 readers that do nothing but fetch the changes of each database.
+"""The rate to beat: 16 readers that do nothing but fetch the changes of each database.
 
 Usage: python -m bench.read_databases SERVER_URL PREFIX COUNT
 

@@ -35,7 +35,7 @@ def describe(servers: str, readings: Sequence[Sequence[Reading]]) -> str:
         tools.append(f"Node.js {done.stdout.strip().removeprefix('v')}")
     return (
         f"{describe_run()}. {servers}, {', '.join(tools)}. {readings[0][0].docs:,} documents, medians of "
-        f"{len(readings[0])} rounds; CPU in microseconds a document, memory of the program itself."
+        f"{len(readings[0])} rounds; CPU in microseconds per document, memory of the program itself."
     )
 
 
@@ -60,7 +60,7 @@ def format_readings(readings: Sequence[Sequence[Reading]]) -> str:
 
 
 def format_shares(shares: Sequence[Share]) -> str:
-    """Return how much of the bound is reached, beside what is asked."""
+    """Return how much of the bound is reached, compared with the required share."""
     head = ["pillowd into", "docs/s", "bound", "of the bound", "asked", "of curl"]
     rows = []
     for share in shares:
@@ -85,7 +85,7 @@ def format_shares(shares: Sequence[Share]) -> str:
 
 
 def format_parts(parts: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the seconds of parts beside those of the packages that they replace; "" if there are none."""
+    """Return the seconds of parts and of the packages that they replace; "" if there are none."""
     rows = [
         [what, f"{seconds['ours']:.2f}", f"{seconds['original']:.2f}", f"{seconds['ratio']:.2f}"]
         for what, seconds in parts.items()

@@ -1,4 +1,4 @@
-"""Writes documents into a search cluster by the transport, and as a raw `_bulk` of the same lines beside it.
+"""Write documents into a search cluster by the transport and, for comparison, by a raw `_bulk` of the same.
 
     python -m bench.search_write [--type opensearch] [--url URL] [--documents 100000] [--batch 1000]
         [--rounds 3]

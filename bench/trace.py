@@ -73,7 +73,7 @@ pillows:
 
 @dataclass(slots=True)
 class Trace:
-    """What one change passed.
+    """The parts that one change passed through.
 
     Attributes:
         calls: greenlet or thread -> module -> number of calls.

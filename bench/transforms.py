@@ -49,4 +49,4 @@ def microseconds_per_document(documents: int) -> float:
 
 if __name__ == "__main__":
     print(f"{len(msgspec.json.encode(_FORM))} bytes a document")
-    print(f"{min(microseconds_per_document(20_000) for _ in range(5)):.1f} microseconds a document")
+    print(f"{min(microseconds_per_document(20_000) for _ in range(5)):.1f} microseconds per document")

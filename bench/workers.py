@@ -1,4 +1,4 @@
-"""What worker processes gain: documents a second over 0 to 4 workers, beside what the cores allow.
+"""Measure what worker processes gain: documents per second with 0 to 4 workers, and what the cores allow.
 
 Usage: python -m bench.workers [--docs N] [--pairs N] [--workers N ...] [--target null|postgres] [--json]
     [--note]
@@ -91,7 +91,7 @@ class Measured:
         workers: how many.
         documents: how many.
         seconds: from the first document until all were acknowledged; starting the workers does not count.
-        coordinator_us, worker_us: CPU microseconds a document, of this process and of all workers.
+        coordinator_us, worker_us: CPU microseconds per document, of this process and of all workers.
     """
 
     workers: int
@@ -102,11 +102,11 @@ class Measured:
 
     @property
     def per_second(self) -> float:
-        """Documents a second."""
+        """Documents per second."""
         return self.documents / self.seconds
 
     def bound(self, workers: int, cores: int) -> float:
-        """Documents a second that these CPU times allow."""
+        """Documents per second that these CPU times allow."""
         return 1e6 / max(
             self.coordinator_us,
             self.worker_us / workers if workers else 0.0,
@@ -236,7 +236,7 @@ def _workers_seconds() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What a number of workers gains.
+    """The gain by some workers.
 
     Attributes:
         run: the median of its runs.
@@ -250,7 +250,7 @@ class Gain:
 
 
 def compare(documents: int, workers: Sequence[int], pairs: int, target: Target) -> list[Gain]:
-    """Measure each number of workers in pairs with none."""
+    """Measure each number of workers against none, in pairs of runs: one without workers, then one with."""
     found = []
     with tempfile.TemporaryDirectory(prefix="pillowd-workers-") as name:
         for count in workers:
@@ -306,13 +306,13 @@ def format_figures(gains: Sequence[Gain], cores: int) -> str:
 
 
 def plot(gains: Sequence[Gain], cores: int) -> str:
-    """Return the picture: documents a second over the number of workers, and what each part costs."""
+    """Return the picture: documents per second over the number of workers, and what each part costs."""
     none = gains[0].none
     runs = {0: none, **{each.run.workers: each.run for each in gains}}
     bounds = {0: 1e6 / none.coordinator_us} | {n: runs[n].bound(n, cores) for n in runs if n}
     panels = [
         Panel(
-            title="Documents a second",
+            title="Documents per second",
             lines={"bound": bounds, "measured": {n: each.per_second for n, each in runs.items()}},
         ),
         Panel(
@@ -323,7 +323,7 @@ def plot(gains: Sequence[Gain], cores: int) -> str:
             },
         ),
     ]
-    return draw("Documents a second and CPU time over the number of workers", "workers", panels)
+    return draw("Documents per second and CPU time over the number of workers", "workers", panels)
 
 
 def _format_row(run: Measured, ratio: float, bound: float) -> list[str]:
@@ -354,7 +354,7 @@ def main() -> None:
     if given.note:
         picture = IMAGES / f"workers-{given.target}.svg"
         picture.write_text(plot(gains, cores))
-        text += f"\n\n![Documents a second over the number of workers](../images/{picture.name})"
+        text += f"\n\n![Documents per second over the number of workers](../images/{picture.name})"
         write_between_marks(PAGE, text, mark=f"workers-{given.target}")
 
 

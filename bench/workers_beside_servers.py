@@ -83,8 +83,8 @@ class Cost:
     Attributes:
         target: where pillowd writes to.
         of_none: the rate with documents from the feed, by the rate without workers: the median of the rounds.
-        fetching: the rate with `_bulk_get`, in documents a second.
-        bound: documents a second that this way allows.
+        fetching: the rate with `_bulk_get`, in documents per second.
+        bound: documents per second that this way allows.
     """
 
     target: Target
@@ -99,7 +99,7 @@ class Cost:
 
 
 def find_bound(read: Reading, load: Reading, fetching: Reading, server: str, cores: int) -> float:
-    """Return the documents a second that no run with `_bulk_get` can beat.
+    """Return the documents per second that no run with `_bulk_get` can beat.
 
     Args:
         read: ids and `_bulk_get` alone.

@@ -1,4 +1,4 @@
-"""What all steps of a release need: commands that say why they failed, a folder, a JSON file."""
+"""Tools for all steps of a release: commands that say why they failed, a folder, a JSON file."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""pillowd beside programs that do a like job, on the same documents and servers: `make bench-peers`.
+"""pillowd compared with similar programs, on the same documents and servers: `make bench-peers`.
 
     python -m bench.peers [--docs N] [--rounds N] [--part-rounds N] [--json FILE] [--note]
 
 Every program copies the documents from CouchDB into an empty PostgreSQL database, once in each round. Those
 that need Node.js are left out, with the reason, where it or npm is missing. Then the parts that pillowd has
-are run beside the packages that they replace (see `bench.peers.originals`).
+are compared with the packages that they replace (see `bench.peers.originals`).
 
 `--note` writes the tables into `docs/explanation/speed.md` and the README, and the charts into
 `docs/images/`. As for `make bench`, PILLOWD_BENCH_COUCHDB_URL and PILLOWD_BENCH_COUCHDB_PID name a CouchDB
@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--docs", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--part-rounds", type=int, default=5, help="of the parts beside the packages")
+    parser.add_argument("--part-rounds", type=int, default=5, help="of the parts and their originals")
     parser.add_argument("--json", type=Path, help="write all figures there, too")
     parser.add_argument("--note", action="store_true", help="write tables and charts into the documentation")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a user would write: ibmcloudant's ChangesFollower into PostgreSQL with psycopg.
+"""A program as a user would write it: ibmcloudant's ChangesFollower into PostgreSQL with psycopg.
 
 Usage: python -m bench.peers.follower DATABASE_URL DSN
 """

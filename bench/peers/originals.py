@@ -1,4 +1,4 @@
-"""Parts beside the packages that they replace: `python -m bench.peers.originals [--json FILE]`.
+"""Parts compared with the packages that they replace: `python -m bench.peers.originals [--json FILE]`.
 
 parallel_write and mpcouch are installed from PyPI into a folder of their own. tastypy no longer imports on
 Python 3, so its use cases are shown alone. Each part runs in a process of its own, which takes turns with the

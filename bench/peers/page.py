@@ -1,4 +1,4 @@
-"""What a run of `make bench-peers` says in the documentation, and its charts."""
+"""The text and charts of a run of `make bench-peers` in the documentation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOAD, OURS, SCRIPT = "COPY alone", "pillowd into PostgreSQL", "ChangesFollower +
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What was measured.
+    """The figures of a run.
 
     Attributes:
         readings: of each participant, one for each round.
@@ -62,7 +62,7 @@ def list_charts(figures: Figures) -> list[tuple[str, str, dict[str, float]]]:
     """Return name, title and bars of each chart."""
     programs = figures.programs
     return [
-        ("rate", "Documents a second", {each.name: each.rate for each in programs}),
+        ("rate", "Documents per second", {each.name: each.rate for each in programs}),
         ("cpu", "CPU of all processes, µs a document", {each.name: each.total_micros for each in programs}),
         ("memory", "Largest memory of the program, MiB", {each.name: each.peak_mib for each in programs}),
     ]
@@ -72,7 +72,7 @@ def format_sentence(figures: Figures) -> str:
     """Return what the README says."""
     ours, script = figures.find(OURS), figures.find(SCRIPT)
     return (
-        f"How fast: on {figures.cores} cores, {ours.rate:,.0f} documents of 500 bytes a second into "
+        f"How fast: on {figures.cores} cores, {ours.rate:,.0f} documents of 500 bytes per second into "
         f"PostgreSQL, {ours.rate / script.rate:.1f} times as many as\na script of ChangesFollower and "
         "psycopg: `make bench-peers` ([other programs, and what bounds it](docs/explanation/speed.md))."
     )
@@ -104,5 +104,5 @@ def _format_bound(figures: Figures) -> str:
     return (
         f"pillowd was {times}. A document cost CouchDB {sending:.0f} µs of CPU to send and PostgreSQL "
         f"{storing:.0f} µs to store. With {CLIENT_MICROS:.0f} µs for a client, {figures.cores} cores allow "
-        f"at most {bound:,.0f} documents a second; pillowd reached {ours.rate / bound:.2f} of that."
+        f"at most {bound:,.0f} documents per second; pillowd reached {ours.rate / bound:.2f} of that."
     )

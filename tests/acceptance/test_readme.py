@@ -68,7 +68,7 @@ def test_its_figures_are_those_of_the_pages_with_the_methods():
     assert f"`make chaos CYCLES={cycles}` crashed pillowd {cycles} times" in README
     assert f"After {changes} changes" in README
 
-    claimed = re.findall(r"cores, ([\d,]+) documents of 500 bytes a second into PostgreSQL", README)
+    claimed = re.findall(r"cores, ([\d,]+) documents of 500 bytes per second into PostgreSQL", README)
     peers = (explained / "speed.md").read_text().partition("<!-- peers: end -->")[0]
     measured = re.findall(r"\| pillowd into PostgreSQL \| ([\d,]+) \|", peers)
     assert claimed == measured[:1]

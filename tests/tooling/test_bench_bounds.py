@@ -1,4 +1,4 @@
-"""What the machine allows, how much of it is reached, and what of that gets into the documentation."""
+"""The bounds of the machine, how much of them is reached, and the text about it in the documentation."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def test_a_run_writes_page_charts_and_readme(figures: page.Figures, monkeypatch,
     written = page.PAGE.read_text()
     assert "old" not in written
     assert "2.0 times as fast as ChangesFollower + psycopg" in written
-    assert "at most 24,390 documents a second; pillowd reached 0.82 of that" in written
+    assert "at most 24,390 documents per second; pillowd reached 0.82 of that" in written
     assert "| lines (plain) | 1.00 | 1.50 | 1.50 |" in written
     assert "urls" not in written
     assert "Not measured: couch2pg: npm is not installed." in written
     assert (
-        " 20,000 documents of 500 bytes a second into PostgreSQL, 2.0 times as many"
+        " 20,000 documents of 500 bytes per second into PostgreSQL, 2.0 times as many"
         in page.README.read_text()
     )
     assert sorted(each.name for each in page.IMAGES.iterdir()) == [
