@@ -257,7 +257,7 @@ def postgres_dsn(postgres: str) -> Iterator[str]:
 
 
 def _dsn_of(dsn: str, database: str) -> str:
-    """Returns a connection string's like for another database: a URL stays a URL."""
+    """Returns the connection string with another database; a URL stays a URL."""
     if "://" in dsn:
         return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
     return psycopg.conninfo.make_conninfo(dsn, dbname=database)
@@ -285,13 +285,13 @@ def _delete_indices(url: str, prefix: str) -> None:
 
 @pytest.fixture
 def es_prefix() -> str:
-    """What the names of this test's indices and aliases begin with."""
+    """The prefix of the names of this test's indices and aliases."""
     return f"test-{uuid.uuid4().hex[:12]}-"
 
 
 @pytest.fixture
 def kafka_prefix() -> str:
-    """What the names of this test's topics begin with."""
+    """The prefix of the names of this test's topics."""
     return f"test-{uuid.uuid4().hex[:12]}-"
 
 

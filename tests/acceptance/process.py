@@ -67,7 +67,7 @@ class Pillowd:
         folder: an empty folder.
         pillows: name -> settings.
         connections: name -> settings.
-        daemon: settings of the daemon beside its folders.
+        daemon: settings of the daemon, in addition to its folders.
         sections: further sections.
 
     Attributes:
@@ -162,7 +162,7 @@ class Pillowd:
         return self.ended()
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
-        """What it logged, or all of one kind."""
+        """Returns the events that it logged, or those of one kind."""
         lines: Iterable[str] = self.log.read_text().splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         return [event for event in events if not name or event["event"] == name]
@@ -189,13 +189,13 @@ class Pillowd:
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def ask(self, *arguments: str) -> Any:
-        """What a command prints with `--json`."""
+        """Returns the value that a command prints with `--json`."""
         done = self.command(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def ask_here(self, *arguments: str) -> Any:
-        """What a command within this process prints with `--json`."""
+        """Returns the value that a command within this process prints with `--json`."""
         done = self.command_here(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

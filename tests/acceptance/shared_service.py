@@ -1,4 +1,4 @@
-"""What tests of a service share: its daemons, somebody who writes, and what is compared."""
+"""Tools for tests of a service: its daemons, somebody who writes, and the comparison."""
 
 from __future__ import annotations
 

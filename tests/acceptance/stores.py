@@ -1,4 +1,4 @@
-"""What stands in source and targets, read by plain clients: id -> (revision, version, body)."""
+"""The content of source and targets, read by plain clients: id -> (revision, version, body)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def row(guard: int, document: Mapping[str, Any], rev: str | None = None) -> Row:
 
 
 def couchdb(database: CouchDatabase) -> Rows:
-    """What every target must hold."""
+    """Returns the rows that every target must hold."""
     changes = database.changes(style="all_docs", include_docs=True)["results"]
     return {
         each["id"]: row(sum(int(leaf["rev"].split("-")[0]) for leaf in each["changes"]), each["doc"])
@@ -52,7 +52,7 @@ def postgres(dsn: str, table: str) -> Rows:
 
 
 def kafka(server: str, topic: str) -> Rows:
-    """What the newest message of every document says."""
+    """Returns the newest message of every document."""
     newest: Rows = {}
     for message in read_topic(server, topic):
         id, value, told = (message.key() or b"").decode(), message.value(), headers(message)
@@ -101,7 +101,7 @@ def elasticsearch(url: str, alias: str) -> Rows:
 
 
 def differences(expected: Rows, found: Rows) -> list[str]:
-    """What is wrong with `found`, in words; the first few."""
+    """Returns the first few errors of `found`, in words."""
     wrong = [f"{id}: missing" for id in expected.keys() - found.keys()]
     wrong += [f"{id}: a phantom, {found[id]}" for id in found.keys() - expected.keys()]
     wrong += [

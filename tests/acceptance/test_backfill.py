@@ -1,4 +1,4 @@
-"""Chosen documents go through a pillow again, beside its feed, whatever happens meanwhile."""
+"""Chosen documents go through a pillow again while it follows its feed, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = {"set": {"kind": "Case"}}
 
 
 def changed(daemon: Pillowd, pillow: Any) -> None:
-    """Writes the configuration with another pillow."""
+    """Replaces the pillows in the configuration file by this one, as `cases`."""
     settings = yaml.safe_load(daemon.config.read_text())
     daemon.config.write_text(yaml.safe_dump(settings | {"pillows": {"cases": pillow}}))
 
@@ -144,7 +144,7 @@ def test_a_backfill_waits_for_its_pillow_and_is_cancelled(world: World) -> None:
 
 @pytest.mark.proof
 def test_changes_of_the_feed_are_not_held_up(world: World) -> None:
-    """The slowest of a hundred changes, without and beside a backfill of all documents."""
+    """The slowest of a hundred changes is measured without a backfill, and during one of all documents."""
     daemon = filled(world, 20_000, "sqlite")
     slowest = [_find_slowest(world, "before")]
     started = call(daemon, "start_backfill", key="cases", body={"selector": {}})

@@ -54,7 +54,7 @@ def reset(daemon: Pillowd) -> None:
 
 
 def held(world: World) -> dict[str, stores.Rows]:
-    """What the targets hold."""
+    """Returns the rows in each target."""
     return {target: world.read(target, "cases") for target in TARGETS}
 
 

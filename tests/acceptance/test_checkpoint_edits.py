@@ -1,4 +1,4 @@
-"""Edits of a checkpoint: what the source does not know is refused, and what an edit does is said."""
+"""Edits of a checkpoint: an unknown position is refused, and the command says what the edit will do."""
 
 from __future__ import annotations
 

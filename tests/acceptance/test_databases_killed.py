@@ -1,4 +1,4 @@
-"""A daemon with a pillow on several databases, killed again and again beside writers."""
+"""A daemon with a pillow on several databases, killed again and again while others write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon a change in one of many databases is in the target, also beside databases in trouble.
+"""How soon a change in one of many databases is in the target, even while other databases are in trouble.
 
 Times are only looked at at full size: they need a quiet machine.
 """

@@ -1,4 +1,4 @@
-"""`pillowd dead-letter` beside the real daemon, and on its files."""
+"""`pillowd dead-letter` while the real daemon runs, and on its files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_path:
 def test_a_damaged_store_is_refused_and_the_remedy_that_is_told_loses_no_document(
     pillowd: Pillowd, tmp_path: Path
 ) -> None:
-    """What stood in the cut line is found by `verify`, which a start over it would have hidden."""
+    """The daemon does not start over a cut line; after a repair, `verify` finds the document of that line."""
     pillowd.start()
     pillowd.wait_for(
         lambda: pillowd.state("cases") == "live" and pillowd.status("cases")["dead_letters"] == 3

@@ -299,7 +299,7 @@ def ask_with_another_configuration(asker: Asker, config: Path) -> None:
 
 
 def ask_as_nobody_may(asker: Asker, made: House) -> None:
-    """What the server itself answers: last, since nobody gets in once tokens were guessed."""
+    """Asks what the server itself refuses; this comes last, since nobody gets in once tokens were guessed."""
     admin = [each for each in OPERATIONS.values() if each.listener == "admin"]
     unsafe = [each for each in OPERATIONS.values() if not each.is_safe]
     for each in OPERATIONS.values():

@@ -1,4 +1,4 @@
-"""Whatever happens to other pillows, a healthy one beside them keeps its pace, and the daemon its bounds."""
+"""Whatever happens to other pillows, a healthy one keeps its pace, and the daemon stays within its bounds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
-    """What runs beside the healthy pillow.
+    """The neighbours of the healthy pillow.
 
     Attributes:
         pillows, connections: of the configuration, by name.
@@ -154,7 +154,7 @@ def floods(*kinds: str, database: CouchDatabase) -> Iterator[Neighbours]:
 
 @contextmanager
 def flooding_source(_folder: Path, database: CouchDatabase) -> Iterator[Neighbours]:
-    """Sources that send interim answers, or a byte a chunk, without an end."""
+    """Two sources: one sends interim answers without end, one a body without end in chunks of one byte."""
     with floods("continue", "chunks", database=database) as neighbours:
         yield neighbours
 
@@ -180,7 +180,7 @@ NEIGHBOURS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a daemon did.
+    """The figures of a daemon.
 
     Attributes:
         arrived: documents that the healthy pillow has written.

@@ -86,7 +86,7 @@ def test_no_turn_is_long_or_sleeps_outside_the_hub(world: World, documents: str,
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_functions_that_hold_up_the_hub_are_named(world: World) -> None:
-    """What the test above would say: the measure itself is held to two transforms that misbehave."""
+    """The measurement above names the functions of a transform that compute for too long or sleep."""
     (world.folder / "plugins.py").write_text(PLUGINS)
     world.couch.bulk({"_id": f"d{n}"} for n in range(10))
     daemon = world.pillowd({"cases": world.pillow("cases", "sqlite", transform={"python": "plugins:rows"})})
@@ -99,7 +99,7 @@ def test_the_functions_that_hold_up_the_hub_are_named(world: World) -> None:
 
 
 def fill(world: World) -> int:
-    """1 kB, 100 kB and 5 MB, each more seldom than the one before; returns how many there are."""
+    """Writes documents of 1 kB, some of 100 kB and few of 5 MB; returns how many there are."""
     small, middle, large = size(ci=1_000, proof=20_000), size(ci=20, proof=200), size(ci=2, proof=10)
     couch = world.couch
     couch.bulk({"_id": f"small-{n:05}", "n": n, "text": "s" * KB} for n in range(small))
@@ -113,7 +113,7 @@ def fill(world: World) -> int:
 
 
 def measured(arguments: list[str], log: Path) -> tuple[dict[str, Any], Counter[str]]:
-    """What the process tells, and in which system calls it was seen asleep while it ran."""
+    """Returns what the process reports, and the system calls in which it was seen asleep while it ran."""
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.acceptance.hub_process", *arguments],

@@ -1,4 +1,4 @@
-"""What a daemon takes that has nothing to do."""
+"""The memory and CPU time of a daemon that has nothing to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_three_idle_pillows_take_less_than_110_mb(world: World) -> None:
 
 
 def _memory_mb(pid: int) -> tuple[float, float]:
-    """What is resident, and the most that ever was."""
+    """Returns the resident memory, and the most that ever was resident."""
     status = Path(f"/proc/{pid}/status").read_text()
     resident, peak = (re.search(rf"{name}:\s*(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
     assert resident

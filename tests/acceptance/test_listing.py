@@ -1,4 +1,4 @@
-"""A first pass from the list of documents: killed, and beside a writer, every target is equal at the end."""
+"""A first pass from the list of documents: killed, and while others write, it leaves every target equal."""
 
 from __future__ import annotations
 

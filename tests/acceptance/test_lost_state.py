@@ -39,7 +39,7 @@ def _at(daemon: Pillowd, epoch: int) -> bool:
 
 
 def _failures(daemon: Pillowd) -> list[str]:
-    """What the log says of pillows that have failed."""
+    """Returns the reasons in the log of pillows that have failed."""
     return [each["reason"] for each in daemon.events("pillow.state") if each["state"] == "failed"]
 
 

@@ -102,7 +102,7 @@ def _name(couch_db: CouchDatabase) -> str:
 
 
 def _lines(path: Path) -> stores.Rows:
-    """What the newest line of every document says."""
+    """Returns the newest line of every document."""
     newest = {value["_id"]: value for value in map(json.loads, path.read_text().splitlines())}
     return {
         id: stores.row(value["_version"], value["doc"], value["_rev"])

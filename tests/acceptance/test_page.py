@@ -178,7 +178,7 @@ def test_two_hundred_rows_cost_the_browser_little(
             page.tab.wait_for_timeout(100)
         share = (script_seconds() - used) / (time.monotonic() - began)
         assert page.complaints == []
-    print(f"\n{ROWS} rows: {share * 1000:.1f} ms of script a second")
+    print(f"\n{ROWS} rows: {share * 1000:.1f} ms of script per second")
     assert share <= MOST_SCRIPT
 
 

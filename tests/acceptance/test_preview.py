@@ -134,7 +134,7 @@ def test_it_tells_why_a_document_leaves_or_would_be_a_dead_letter(
 
 
 def test_it_writes_nothing_and_moves_nothing(pillowd: Pillowd, filled: CouchDatabase, tmp_path: Path) -> None:
-    """Not even with a checkpoint, beside a running daemon, or where nothing was made yet."""
+    """A preview changes nothing: with a checkpoint, while a daemon runs, or where nothing was made yet."""
     before = everything(tmp_path)
     assert len(pillowd.ask("preview", "plain", "--limit", "3")) == 3
     assert {name: text for name, text in everything(tmp_path).items() if name not in before} == {}

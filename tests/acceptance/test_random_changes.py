@@ -1,4 +1,4 @@
-"""Anything that can happen to documents, at random, beside a running daemon: targets equal the source."""
+"""Anything that can happen to documents, at random, while a daemon runs: targets equal the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release consists of: it is whole, it can be built again, and it installs where nothing is."""
+"""A release is whole, it can be built again, and it installs where nothing is."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def bill(release: Path, version: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def told(bill: dict[str, Any]) -> str:
-    """What `pillowd --version` must print."""
+    """The line that `pillowd --version` must print."""
     component = bill["metadata"]["component"]
     (commit,) = [each["value"] for each in component["properties"] if each["name"] == "pillowd:commit"]
     assert re.fullmatch("[0-9a-f]{40}", commit)
@@ -260,7 +260,7 @@ class Service:
         return [*drop, "env", "-i", *environ, *words]
 
     def command(self, key: str) -> list[str]:
-        """What a key such as ExecStart has."""
+        """Returns the words of a key such as ExecStart."""
         (words,) = re.findall(rf"(?m)^{key}=(.*)$", self.unit)
         return self.by_user(*words.split())
 

@@ -31,7 +31,7 @@ CHANGED = 3
 KEPT = size(ci=3, proof=17)
 RELOADS = size(ci=10, proof=200)
 INVALID = size(ci=3, proof=20)
-#: Documents written a second, to all databases together, and the pause after each reload.
+#: Documents written per second, to all databases together, and the pause after each reload.
 RATE = size(ci=100, proof=500)
 PAUSE_SECONDS = size(ci=0.1, proof=0.5)
 #: How long pillows may take until each has all the connections that it uses.

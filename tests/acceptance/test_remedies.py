@@ -1,4 +1,4 @@
-"""Every command that a message prints, run as it is printed: beside the running daemon, and on its files.
+"""Every command that a message prints, run as it is printed: while the daemon runs, and on its files.
 
 A command that nobody has entered here is an error: enter it, with what must be true once it has run.
 """

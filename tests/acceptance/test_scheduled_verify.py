@@ -73,7 +73,7 @@ def test_a_configuration_that_is_not_loaded_yet_is_not_compared_with(daemon: Pil
 
 
 def shown(daemon: Pillowd, name: str) -> Any:
-    """What `status` tells of the last comparison."""
+    """Returns the last comparison, as `status` shows it."""
     return daemon.status(name)["comparison"]
 
 

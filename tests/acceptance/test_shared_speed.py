@@ -36,7 +36,7 @@ def count_here(daemon: Pillowd) -> int:
 
 
 def measure(world: World, kafka: str, service: str, daemons: int) -> float:
-    """Documents per second that a number of daemons write together."""
+    """Documents per second that so many daemons write together."""
     # Rows are counted as they are committed, so in small batches.
     batch = {"max_docs": 50}
     pillow = world.pillow("cases", "postgres", transform=[{"python": "slow:rows"}], batch=batch)

@@ -1,4 +1,4 @@
-"""What watching costs: readers of streams, scrapes, requests and taps beside a catch-up at full speed."""
+"""What watching costs: readers of streams, scrapes, requests and taps during a catch-up at full speed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from tests.support.waiting import wait_until
 
 DOCUMENTS, PAIRS = 30_000, 5
 PILLOWS = ("first", "second", "third")
-#: Streams at once; scrapes and requests a second.
+#: Streams at once; scrapes and requests per second.
 STREAMS, SCRAPES, REQUESTS = 16, 10, 50
 LEAST_TAPPED = 0.95
-#: Of the documents for a second of the daemon's CPU. Elapsed time says something else on two cores: that of a
-#: catch-up beside the programs that watch, CouchDB and PostgreSQL, all of them on the same cores.
+#: Of the documents per second of the daemon's CPU. Elapsed time says something else on two cores: that of a
+#: catch-up together with the programs that watch, CouchDB and PostgreSQL, all of them on the same cores.
 LEAST_WATCHED = 0.97
 #: Documents of a catch-up that lasts for its pairs of windows: one in which it is watched, one in which
 #: another daemon is.
@@ -50,7 +50,7 @@ MANY_DOCUMENTS, CATCH_UPS, WINDOW_PAIRS, WINDOW_SECONDS = 900_000, 6, 2, 5.0
 WARM_UP_SECONDS = 6.0
 #: Time that those who watch get to connect, and to go again, outside of the windows.
 SETTLE_SECONDS = 1.0
-#: Writes a second, windows with and without those who watch, and how much slower the slowest of a hundred
+#: Writes per second, windows with and without those who watch, and how much slower the slowest of a hundred
 #: writes may become visible.
 WRITES, LATENCY_WINDOWS, LATENCY_SECONDS = 500, 7, 10
 MOST_SLOWER = 1.10
@@ -90,7 +90,7 @@ class Runs:
         return float(json.loads(done.stdout)["p99_ms"])
 
     def measure_rows(self, daemon: Pillowd) -> float:
-        """Return how many rows a catch-up writes for a second of the daemon's CPU."""
+        """Return how many rows a catch-up writes per second of the daemon's CPU."""
         rows, used = self.count_rows(daemon)
         gevent.sleep(WINDOW_SECONDS)
         rows_later, used_later = self.count_rows(daemon)
@@ -230,7 +230,7 @@ def test_taps_on_three_pillows_slow_them_by_five_per_cent_at_most(
         ratios.append(alone / runs.measure_catch_up(tap_all))
     ratio = statistics.median(ratios)
     print(
-        f"\na tap on each of three pillows: {ratio:.3f} of the throughput for a second of CPU "
+        f"\na tap on each of three pillows: {ratio:.3f} of the throughput per second of CPU "
         f"({', '.join(f'{each:.3f}' for each in ratios)})"
     )
     assert ratio >= LEAST_TAPPED

@@ -1,4 +1,4 @@
-"""What passed a proxy between CouchDB and pillowd, as HTTP: which rows and documents were sent."""
+"""The traffic through a proxy between CouchDB and pillowd, as HTTP: which rows and documents were sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What a run of the daemon was sent, with how often.
+    """The rows and documents that a run of the daemon was sent, each with how often.
 
     Attributes:
         rows: of `_changes`.
@@ -60,7 +60,7 @@ def _again(now: Counter[State], before: Counter[State]) -> int:
 
 
 def sent(connections: Iterable[Passed]) -> Sent:
-    """What passed on these connections."""
+    """Returns the rows and documents that were sent over these connections."""
     rows: Counter[State] = Counter()
     documents: Counter[State] = Counter()
     requests = 0

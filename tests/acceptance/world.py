@@ -96,7 +96,7 @@ class World:
             each.__exit__()
 
     def read(self, target: str, name: str) -> stores.Rows:
-        """What a target holds of a pillow."""
+        """Returns the rows of a pillow in a target."""
         if target == "postgres":
             return stores.postgres(self.postgres_dsn, name)
         if target == "sqlite":
@@ -115,7 +115,7 @@ class World:
 
 
 def statuses(daemon: Pillowd) -> dict[str, dict[str, Any]]:
-    """What the running daemon says of its pillows, by name; nothing while it starts."""
+    """Returns the status of each pillow of the running daemon, by name; none while it starts."""
     try:
         tails: Sequence[dict[str, Any]] = call(daemon, "list_pillows")["pillows"]
     except StoreError:
@@ -140,7 +140,7 @@ def complete(daemon: Pillowd) -> bool:
 
 
 class Runs:
-    """What each run of a daemon was sent, as the proxy saw it.
+    """The responses that each run of a daemon was sent, as the proxy saw them.
 
     Args:
         proxy: between CouchDB and the daemon, and nobody else.

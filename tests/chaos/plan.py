@@ -1,4 +1,7 @@
-"""Draw the fault and the end of each cycle; say how often each must have taken effect in a full run."""
+"""Draw the fault of each cycle and how its run of the daemon ends.
+
+Tell which faults and ends took effect too seldom in a full run.
+"""
 
 from __future__ import annotations
 

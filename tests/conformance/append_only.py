@@ -41,7 +41,7 @@ _UNIQUE = count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """What a reader learns of one document at one place of an output: its complete rows there.
+    """The complete rows of one document at one place of an output, as a reader finds them.
 
     Attributes:
         id, rev, version: of the document.

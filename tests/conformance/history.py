@@ -1,4 +1,4 @@
-"""A random history of a target beside a model of it."""
+"""A random history of a target, compared with a model of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conformance.target import Target, at, batch, document, gone
 
 
 class History:
-    """A random history of one target beside a model: the newest (epoch, version) of each id wins."""
+    """A random history of one target, compared with a model: the newest (epoch, version) of each id wins."""
 
     OUTPUTS = ("docs", "other")
 

@@ -1,4 +1,4 @@
-"""What the suite's tests share."""
+"""Steps that the suite's tests share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(target: Target, *outputs: str, epoch: int = 1, claim: bool = True, **
 
 
 def rows(target: Target, output: str = "docs") -> dict[str, list[dict[str, Any]]]:
-    """What the target holds, without the fields that CouchDB and pillowd add."""
+    """Returns the rows in the target, without the fields that CouchDB and pillowd add."""
     return {
         id: [{k: v for k, v in row.items() if k not in {"_id", "_rev", "_version"}} for row in its_rows]
         for id, its_rows in target.read(output).items()
@@ -88,7 +88,7 @@ def assert_whole(target: Target, ids: list[str], outputs: tuple[str, ...]) -> No
 
 
 def _at_one_moment(target: Target, outputs: tuple[str, ...]) -> list[dict[str, list[dict[str, Any]]]]:
-    """What the outputs hold; read again while a commit of the killed writer came between."""
+    """Returns the rows of the outputs; reads again if a commit of the killed writer came between."""
     stored = [rows(target, output) for output in outputs]
     while (again := [rows(target, output) for output in outputs]) != stored:
         stored = again

@@ -28,7 +28,7 @@ class Daemon:
     Args:
         folder: for its log; its configuration puts its admin socket there.
         config: its configuration.
-        environment: what the configuration names, beside our own environment.
+        environment: the variables that the configuration names, in addition to our own environment.
 
     Attributes:
         environment: the whole environment.

@@ -199,7 +199,7 @@ class Demo:
     def _serve(self) -> None:
         self.serving = True
         self._print(f"The page: [bold]http://127.0.0.1:{self.port}/[/]")
-        self._print("Serving until Ctrl-C, with a few changes a second")
+        self._print("Serving until Ctrl-C, with a few changes per second")
         code = None
         while code is None:
             try:

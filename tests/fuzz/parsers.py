@@ -39,7 +39,7 @@ from tests.support.configuration import ENVIRON, GOOD
 
 
 def parse_json_texts(data: bytes) -> None:
-    """Read what CouchDB answers to `_bulk_get` and beside 2xx, and encode a decoded document."""
+    """Read CouchDB's answers to `_bulk_get` and its error responses, and encode a decoded document."""
     str(parse_error_body(data))
     with contextlib.suppress(PillowError, msgspec.DecodeError, ValueError, RecursionError):
         parse_leaf(msgspec.Raw(data))

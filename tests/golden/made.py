@@ -1,4 +1,4 @@
-"""What the golden files hold, and how it is written."""
+"""The content of the golden files, and how to write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier versions left on the disks of users is still read, and still means the same."""
+"""The files of earlier versions on the disks of users can still be read, and mean the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier versions wrote into targets, this one opens and goes on from, and reads nothing again."""
+"""This version opens the targets of earlier ones, goes on where they stopped, and reads nothing again."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_unknown_fault_is_refused(server: CouchDB) -> None:
 
 
 def test_everything_survives_a_kill(couch_server: Callable[..., CouchDB]) -> None:
-    """What was answered is there after SIGKILL: revisions, conflicts, tokens, local documents, settings."""
+    """After SIGKILL the server still has all that it confirmed: revisions, conflicts, tokens, settings."""
     server = couch_server()
     database = CouchDatabase(server.url, "kept", auth=server.auth).create()
     database.fill(20)

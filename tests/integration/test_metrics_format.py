@@ -1,4 +1,4 @@
-"""What the daemon serves as metrics, by promtool's check."""
+"""promtool accepts the metrics that the daemon serves."""
 
 from __future__ import annotations
 

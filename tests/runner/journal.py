@@ -1,4 +1,4 @@
-"""What a worker tells the runner: lines of JSON in a file of the worker's own."""
+"""The journal of a worker: lines of JSON for the runner, in a file of the worker's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(slots=True)
 class TestResult:
-    """What became of one test.
+    """The result of one test.
 
     Attributes:
         seconds: of setup, call and teardown together.

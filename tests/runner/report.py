@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, at its end, and to later runs."""
+"""The reports of a run: while it goes on, at its end, and for later runs."""
 
 from __future__ import annotations
 

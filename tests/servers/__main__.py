@@ -81,7 +81,7 @@ def main() -> int:
     starting.add_argument("name", choices=NAMES)
     starting.add_argument("--port", type=int)
     starting.add_argument(
-        "--data", type=Path, help="keep the data in this folder; without it they are removed at the end"
+        "--data", type=Path, help="keep the data in this folder; by default it is removed at the end"
     )
     given = parser.parse_args()
     if given.command == "install":

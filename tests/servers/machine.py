@@ -1,4 +1,4 @@
-"""What the machine itself brings for the test servers.
+"""The programs for the test servers that the machine itself has.
 
 The standard library alone: it is asked before anything is installed.
 """

@@ -1,4 +1,4 @@
-"""A PgBouncer before a PostgreSQL server, in transaction mode with few sessions."""
+"""PgBouncer in front of a PostgreSQL server, in transaction mode with few sessions."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ Step = bytes | Pause | Ending
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client sent.
+    """The request of a client.
 
     Attributes:
         method: GET, POST ...

@@ -1,4 +1,4 @@
-"""What a node of Elasticsearch and one of OpenSearch have in common."""
+"""The common parts of a node of Elasticsearch and one of OpenSearch."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Source:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What says who we are."""
+        """The headers with the credentials."""
         if self.auth is None:
             return {}
         return {"Authorization": f"Basic {b64encode(':'.join(self.auth).encode()).decode()}"}
@@ -55,7 +55,7 @@ class Source:
 
 
 def source(url: str, environ: Mapping[str, str] = os.environ) -> Source:
-    """What a URL names; credentials that it does not hold are looked for in the environment."""
+    """Returns the source that a URL names; credentials that the URL lacks are taken from the environment."""
     parts = urlsplit(url.rstrip("/"))
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if parts.username:

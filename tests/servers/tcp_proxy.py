@@ -45,7 +45,7 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class Passed:
-    """What went through one connection.
+    """The bytes that went through one connection.
 
     Attributes:
         to_client: bytes that the client was sent.

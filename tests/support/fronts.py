@@ -1,4 +1,4 @@
-"""What stands before a server: a TLS port of its own, or a path that all requests begin with."""
+"""Fronts of a server: a TLS port of its own, or a path that all requests begin with."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from bench.checkpoints import KEYS, measure
 from tests.support.sizes import proving
 
 RATIO = 0.7  # of the bare loop of write, fsync, rename and fsync of the directory
-CORE = 0.10  # of a core, for 200 pillows with tokens of 4 kB at a commit a second each
+CORE = 0.10  # of a core, for 200 pillows with tokens of 4 kB at one commit per second each
 
 SECONDS = [1.0, pytest.param(16.0, marks=pytest.mark.proof)]
 

@@ -1,4 +1,4 @@
-"""What counts as code when the packages are measured."""
+"""The lines that count as code when the packages are measured."""
 
 from __future__ import annotations
 

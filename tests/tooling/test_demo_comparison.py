@@ -18,7 +18,7 @@ PATIENT, VISIT, REPORT = "patient:00001", "visit:00002", "stock:00003"
 
 
 class Target:
-    """What pillowd would have made of some of the demo's documents."""
+    """The rows that pillowd would have written for some of the demo's documents."""
 
     def __init__(self, folder: Path) -> None:
         self.database, self.lines = folder / "clinic.sqlite", folder / "lines"
@@ -111,7 +111,7 @@ def test_a_document_without_a_line_is_found(target: Target) -> None:
 
 
 def test_the_line_of_the_highest_version_counts(target: Target) -> None:
-    """What was written again after a failure stands behind it, and is its past."""
+    """After a failure, older states may be written again, behind the newest one."""
     target.append(target.documents[REPORT] | {"_rev": "0-x"}, 1)
     assert target.differences() == []
 

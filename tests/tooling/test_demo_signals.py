@@ -1,4 +1,4 @@
-"""What is left of the demo when it is told to stop: nothing, and its daemon was stopped in order."""
+"""A demo that is told to stop leaves nothing behind, and stops its daemon in good order."""
 
 from __future__ import annotations
 

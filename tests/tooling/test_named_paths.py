@@ -1,4 +1,4 @@
-"""What the pages for people name is there: files of this repository, and modules that are to be run."""
+"""The files and modules that the pages for people name exist in this repository."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_link_leads_to_a_page_that_a_checkout_lacks(page: Path) -> None:
-    """Who reads in the repository has no `make docs` behind him."""
+    """A reader of the repository may not have run `make docs`."""
     assert [link for link in LINK.findall(page.read_text()) if Path(link).name in GENERATED] == []
 
 

@@ -1,4 +1,4 @@
-"""What a reader has published, as other consumers see it, and whether that agrees with its position."""
+"""The records of a reader as other consumers see them, and whether they agree with its position."""
 
 from __future__ import annotations
 

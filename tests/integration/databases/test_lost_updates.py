@@ -1,4 +1,4 @@
-"""What `_db_updates` loses, a sweep finds."""
+"""A sweep finds the updates that `_db_updates` loses."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def feed(url: str, db: Any, **source: Any) -> CouchFeed:
 
 
 def state(batches: list[ChangeBatch]) -> dict[str, dict]:
-    """What a guarded target holds after these batches."""
+    """Returns the content of a guarded target after these batches."""
     versions: dict[str, int] = {}
     docs: dict[str, dict] = {}
     for change in (change for batch in batches for change in batch.changes):

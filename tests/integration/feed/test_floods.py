@@ -163,7 +163,7 @@ ANSWERS = st.lists(
 )
 @given(answers=ANSWERS, path=st.sampled_from(["/", "/db", "/db/_changes", "/db/_changes", "/db/_changes"]))
 def test_c_a_server_that_answers_anything_harms_nobody(answers, path):
-    """It freezes nothing, fills no memory, and never disturbs the pillow beside it."""
+    """Such a server freezes nothing, fills no memory, and never disturbs another pillow."""
     healthy = couchdb(ScriptedServer())
     tail = [
         head(chunked=True) + chunk(b"\n"),

@@ -47,7 +47,7 @@ def fill(db: CouchDatabase, live: int = LIVE, deleted: int = DELETED) -> None:
 
 
 def read_state(batches: Sequence[ChangeBatch]) -> tuple[dict[str, int], dict[str, Any]]:
-    """What a guarded target holds: id -> version, and id -> document."""
+    """Returns the content of a guarded target after these batches: id -> version, and id -> document."""
     versions: dict[str, int] = {}
     documents: dict[str, Any] = {}
     for change in (change for batch in batches for change in batch.changes):

@@ -1,4 +1,4 @@
-"""What a real cluster says of its copies."""
+"""The answers of a real cluster about its copies."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class PostgresDatabase(Target):
         return found[0]["n"]
 
     def running(self) -> list[str]:
-        """What transports' sessions run now."""
+        """Returns the statements that the transports' sessions run now."""
         found = self.query(
             "select query from pg_stat_activity where datname = current_database()"
             " and application_name like 'pillowd %%' and state = 'active'"

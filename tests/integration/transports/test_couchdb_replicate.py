@@ -41,7 +41,7 @@ class Copy:
             couch.close()
 
     def changed(self, *ids: str) -> list[DocumentRows]:
-        """What the pipeline would hand over now."""
+        """Returns the documents as the pipeline would hand them over now."""
         rows = self.source.changes(style="all_docs")["results"]
         revs = {row["id"]: [one["rev"] for one in row["changes"]] for row in rows}
         deleted = {row["id"] for row in rows if row.get("deleted")}

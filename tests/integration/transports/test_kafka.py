@@ -1,4 +1,4 @@
-"""What is Kafka's own: keys, headers, envelopes, sizes and transactions, on a real broker."""
+"""Features of Kafka alone: keys, headers, envelopes, sizes and transactions, on a real broker."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ def test_ten_bad_values_in_a_thousand_are_found_at_once(proxied: PostgresDatabas
 
 
 def test_ten_bad_documents_in_a_thousand_are_found_by_halving(proxied: PostgresDatabase) -> None:
-    """What only the insert itself can refuse takes about log2(1000) attempts for each."""
+    """A document that only the insert itself can refuse is found with about log2(1000) attempts."""
     bad = {f"d{n:04}" for n in range(37, 1000, 100)}
     with opened(proxied, "typed") as transport:
         proxied.query("alter table typed add constraint small check (n < 1000)")

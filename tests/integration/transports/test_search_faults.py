@@ -402,7 +402,7 @@ def test_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_reques
 def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
     each_node: Node, tcp_proxy: Callable[[Any], TcpProxy]
 ) -> None:
-    """What was sent may still be applied: written again, it is."""
+    """A request that timed out may still be applied; after another one the document is there once."""
     node = each_node
     proxy = tcp_proxy(node.address)
     written = batch(document("a", 1, {"n": 1}))

@@ -31,7 +31,7 @@ USER_ID = "Doc ID must be of the form org.couchdb.user:name"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who asks.
+    """The sender of a request.
 
     Attributes:
         name: None for nobody.

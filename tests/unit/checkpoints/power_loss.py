@@ -122,7 +122,7 @@ class Disk(Directory):
         self.names_since_sync = {name: [file] for name, file in self.names_now.items()}
 
     def crash(self, draw):
-        """What is there when the machine comes up again."""
+        """Returns the files as they may be when the machine comes up again."""
         left = {}
         for name, shown in sorted(self.names_since_sync.items()):
             file = draw(st.sampled_from(shown)) if len(shown) > 1 else shown[0]

@@ -21,7 +21,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def run(script: str, *arguments: object, timeout: float = 60) -> str:
-    """What a script prints; it must succeed."""
+    """Returns the output of a script, which must succeed."""
     with start(script, *arguments) as process:
         try:
             out, err = process.communicate(timeout=timeout)

@@ -1,4 +1,4 @@
-"""What others wrote is shown, and not obeyed by the terminal."""
+"""Text that others wrote is shown; the terminal does not obey control sequences in it."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def winner(leaves: dict[str, bool]) -> str:
 
 
 def played(tmp_path, running, version: Callable[[dict[str, bool]], int]) -> list[str | None]:
-    """What the target holds after each state, if documents have these versions."""
+    """Returns the content of the target after each state, if documents have these versions."""
     target, feed, held = MemoryTransport(), ListFeed(), []
     for number, leaves in enumerate(STATES):
         rev = winner(leaves)

@@ -17,7 +17,7 @@ from pillows.transports.null import NullTransport
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone afterwards."""
+    """Forgets after each test what it has registered."""
     monkeypatch.setattr(registry, "_registered", {})
 
 

@@ -139,7 +139,7 @@ def test_before_a_damaged_commit_no_checkpoint_is_trusted(path):
 
 @pytest.mark.parametrize("end", [b"", b"0", b"01234567 [[", bytes(100), b"01234567 [[]]\n", b"\0\0\n"])
 def test_a_torn_commit_at_the_end_is_left_out_and_no_damage(path, end):
-    """What a crash leaves of a commit that nobody was promised."""
+    """A crash can leave such a part of a commit that had not returned yet."""
     with CheckpointStore(path) as store:
         store.save(TWO, at("3-x"))
         as_killed = (path / "journal").read_bytes()

@@ -1,4 +1,4 @@
-"""What a store does when the disk refuses, and when the process is killed."""
+"""A store when the disk refuses a call, and when the process is killed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stored(path):
 
 
 def crashed(path, into):
-    """What a process finds that comes up after this one was killed now."""
+    """Returns the store as the next process finds it if this one is killed now."""
     shutil.rmtree(into, ignore_errors=True)
     shutil.copytree(path, into)
     assert [finding for finding in check(into) if not finding.harmless] == []

@@ -130,7 +130,7 @@ class Crashes(RuleBasedStateMachine):
         value=VALUES,
     )
     def crash_after_a_refusal(self, data, many, kept, refused_after, after, value):
-        """What is known of the disk after a refusal decides what the next commit may do."""
+        """A refused call leaves the disk partly unknown; the next commit must be safe nevertheless."""
         self.put_many(list(range(many)), value)
         self.sync_on_a_disk_that_refuses(refused_after)
         self.keep_only(kept)

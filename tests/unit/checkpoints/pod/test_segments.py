@@ -41,7 +41,7 @@ EXPECTED = {
 
 @pytest.fixture
 def golden(tmp_path):
-    """Copies a directory that the real tastypy wrote (pod-gz: one of them, compressed)."""
+    """Copies a directory that the real tastypy wrote; `pod-gz` is `pod-basic` with the file compressed."""
     return lambda name: Path(shutil.copytree(GOLDEN / name, tmp_path / name))
 
 
@@ -109,7 +109,7 @@ def test_a_value_that_holds_a_nan_of_old_can_be_changed(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What is asked of the disk, in order."""
+    """The calls to the disk, in order."""
     made = []
     fsync, rename = os.fsync, os.rename
 

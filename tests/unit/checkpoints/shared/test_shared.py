@@ -466,7 +466,7 @@ def test_a_second_owner_is_refused_and_a_crashed_ones_socket_replaced(tmp_path, 
 
 
 def test_an_operators_edit_from_another_process_is_noticed_by_the_running_pillow(tmp_path, closing):
-    """What `pillowd checkpoint set` does to a running daemon, without the daemon around it."""
+    """Does what `pillowd checkpoint set` does to a running daemon, without the daemon around it."""
     key = TailKey("cases", "couch/cases")
     store = closing(CheckpointStore(tmp_path / "state"))
     store.save(key, Checkpoint(seq=Seq.of("5-x")))
@@ -543,7 +543,7 @@ print(int(int(sys.argv[2]) / (time.perf_counter() - began)))
     client = processes(script, tmp_path / "x", gets)
     out, _ = gevent.spawn(client.communicate).get()
     ticking.kill()
-    print("gets a second:", out.strip(), "longest gap:", max(gaps))
+    print("gets per second:", out.strip(), "longest gap:", max(gaps))
     assert int(out) > (5000 if proving() else 5)
     assert max(gaps) < size(ci=0.25, proof=0.05)
 

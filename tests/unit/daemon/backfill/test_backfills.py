@@ -1,4 +1,4 @@
-"""Backfills beside a running tail: what is sent, what is waited for, what a crash leaves."""
+"""Backfills while a tail runs: what is sent, what is waited for, what a crash leaves."""
 
 from __future__ import annotations
 

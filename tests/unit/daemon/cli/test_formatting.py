@@ -18,7 +18,7 @@ from daemon.cli.formatting import (
 )
 from pillows.runtime.status import State, TailStatus
 
-#: What a status has beside the pillows.
+#: The fields of a status other than the pillows.
 ASIDE: dict[str, Any] = {"listeners": [], "unfinished_acts": []}
 
 

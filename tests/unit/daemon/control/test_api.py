@@ -107,7 +107,7 @@ def test_get_says_when_there_is_none(office: Office) -> None:
 
 
 def test_a_set_gives_up_the_running_pass_so_that_nothing_is_swept(office: Office) -> None:
-    """What a set skips is not rewritten by this pass; its end must not remove it."""
+    """The pass does not rewrite the rows that a set skips; so its end must not remove them."""
     office.save("7-x", epoch=2, pass_epoch=2, first_pass=True)
     edited = office.edit(seq="9-y")
 
@@ -283,7 +283,7 @@ def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
 
 
 def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that a transport may hold in an older state."""
+    """They are the ids of documents of which a transport's target may hold older versions."""
     monkeypatch.setattr("daemon.control.paging.LIST_BYTES", 12)
     office.state.dead_letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
     office.state.dead_letters.add([replace(letter("f"), transport=PIPELINE)])

@@ -1,4 +1,4 @@
-"""A repair has its tail to itself: what wrote beside it would take the fence of its targets away."""
+"""A repair has its tail to itself: a run at the same time would take the fence of its targets away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Yard:
 
     Attributes:
         quick: a repair is over before the supervisor looks at its tails.
-        repaired: the ids of each repair, and how often the tail was started beside it.
+        repaired: the ids of each repair, and how often the tail was started meanwhile.
     """
 
     def __init__(self, folder: Path, state: StateDir, behaviour: Behaviour) -> None:

@@ -1,4 +1,4 @@
-"""Who may make a request: host, origin, tokens, and how long a wrong one takes."""
+"""The checks of a request: host, origin and token, and how long a wrong token takes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tests.support.clock import FakeClock
 
 
 class Service:
-    """What the daemons have agreed on, and who runs the pillow."""
+    """The configuration that the daemons have agreed on, and when another daemon was heard."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Mapping[str, str]] = {}

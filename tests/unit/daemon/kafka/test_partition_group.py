@@ -58,7 +58,7 @@ class Consumer:
 
 
 class Control:
-    """What operators have asked for."""
+    """The requests of operators."""
 
     def __init__(self) -> None:
         self.resets = 0

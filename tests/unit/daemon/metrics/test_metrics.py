@@ -1,4 +1,4 @@
-"""What is rendered is what the catalogue says, piece by piece."""
+"""The rendered metrics are those of the catalogue, piece by piece."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_configuration_that_runs_has_its_time(scrape: Scrape) -> None:
 
 
 def test_a_kept_text_is_what_a_fresh_one_would_be(scrape: Scrape) -> None:
-    """What is not written anew is right nevertheless: after changes, removals and new transports."""
+    """The kept parts of a text are right after changes, removals and new transports."""
     other = TailKey("other", "couch/x")
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""What scrapes share."""
+"""Scrapes within a second share one page."""
 
 from __future__ import annotations
 

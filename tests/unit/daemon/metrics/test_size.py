@@ -1,4 +1,4 @@
-"""What metrics of many pillows take: series, bytes, memory, and turns of the hub."""
+"""The cost of metrics for many pillows: series, bytes, memory, and turns of the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pillowd mirror` ends with, and what it says then: each can be pasted, and works."""
+"""How `pillowd mirror` ends, and the commands that it prints then: each can be pasted, and works."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_bar_shows_rate_rest_and_time_although_its_total_moves(terminal):
 
 
 def test_the_bar_begins_without_a_rate(terminal):
-    """What an earlier run did is no work of this one."""
+    """The changes of an earlier run do not count for the rate of this one."""
     with terminal.progress() as progress:
         progress.update(status(5_000, None))
 

@@ -1,4 +1,4 @@
-"""What the processes that the daemon starts learn of its environment."""
+"""The environment of the processes that the daemon starts."""
 
 from __future__ import annotations
 

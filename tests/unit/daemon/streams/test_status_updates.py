@@ -1,4 +1,4 @@
-"""One comparison a second serves every reader."""
+"""One comparison per second serves every reader."""
 
 from __future__ import annotations
 

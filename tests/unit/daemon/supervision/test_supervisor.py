@@ -531,7 +531,7 @@ def test_a_replaced_tail_that_failed_starts_again(house: Callable[..., House]) -
 def test_a_run_that_waits_for_its_first_turn_is_built_by_the_factory_it_was_started_with(
     house: Callable[..., House],
 ) -> None:
-    """Otherwise it would write to the new outputs, beside the tail that may still write there."""
+    """Otherwise it would write to the new outputs while another tail may still write there."""
     h = house(one=well)
     key = h.fleet.key("one")
     h.supervisor.start_all()

@@ -1,4 +1,4 @@
-"""Who we are: renewed in time, tried seldom when refused, never shown."""
+"""Credentials: renewed in time, tried seldom when refused, never shown."""
 
 from __future__ import annotations
 

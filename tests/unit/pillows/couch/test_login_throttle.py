@@ -1,4 +1,4 @@
-"""Who does not let us in, and how seldom we ask then: a server locks accounts that fail too often."""
+"""How seldom credentials are sent that a server refuses: it locks accounts that fail too often."""
 
 from __future__ import annotations
 

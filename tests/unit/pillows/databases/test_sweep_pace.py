@@ -1,4 +1,4 @@
-"""How fast a sweep asks the server: at most five requests a second, and two at once."""
+"""How fast a sweep asks the server: at most five requests per second, and two at once."""
 
 from __future__ import annotations
 

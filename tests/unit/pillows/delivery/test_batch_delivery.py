@@ -1,4 +1,4 @@
-"""What a batch comes to: its dead letters, documents written twice, and rewinds."""
+"""The outcome of a batch: its dead letters, documents written twice, and rewinds."""
 
 from __future__ import annotations
 

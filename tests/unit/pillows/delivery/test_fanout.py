@@ -168,7 +168,7 @@ def test_the_answer_of_a_slow_transport_is_its_own(make):
 
 
 def test_killed_while_it_delivers_it_leaves_nobody_writing(make):
-    """A writer that lived on would write beside the next run, and into targets that were closed."""
+    """A writer that lived on would write during the next run, and into targets that were closed."""
     slow = Slow("slow")
     delivering = gevent.spawn(make(slow, MemoryTransport("fast"))[0].deliver, rows("x"))
     let_others_run()

@@ -1,4 +1,4 @@
-"""What a batch of pushed changes comes to."""
+"""The actions that the changes of a batch need."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Nuisance:
 
 @dataclass(kw_only=True)
 class Seen:
-    """What has happened."""
+    """The events so far."""
 
     rewinds: int = 0
     stale: int = 0

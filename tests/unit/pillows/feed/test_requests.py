@@ -1,4 +1,4 @@
-"""What is asked for."""
+"""The requests that a feed sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loss of one broker loses."""
+"""The records that are lost with one broker."""
 
 from __future__ import annotations
 

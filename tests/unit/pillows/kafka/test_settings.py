@@ -1,4 +1,4 @@
-"""What must never be left to the library's defaults."""
+"""Settings that must never be left to the library's defaults."""
 
 from __future__ import annotations
 

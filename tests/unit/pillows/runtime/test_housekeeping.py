@@ -1,4 +1,4 @@
-"""When jobs beside a tail start: each when it is due, never twice at once, none when nothing is due."""
+"""When a tail's jobs start: each when it is due, never twice at once, none when nothing is due."""
 
 from __future__ import annotations
 

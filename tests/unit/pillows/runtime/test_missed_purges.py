@@ -53,7 +53,7 @@ class Holder(MemoryTransport):
 
 
 class Source:
-    """What the source knows; `looks` are taken instead, one for each reading of the absent documents."""
+    """A source that knows these documents."""
 
     def __init__(self, known: Sequence[str]) -> None:
         self.known = set(known)

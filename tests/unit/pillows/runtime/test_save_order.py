@@ -1,4 +1,4 @@
-"""What is safe before what counts: dead letters before checkpoints, in every order that a crash can cut."""
+"""Dead letters are on disk before checkpoints that pass them, wherever a crash interrupts the writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a difference, of all that can stand on the two sides."""
+"""The differences between source and target, for everything that the two can hold."""
 
 from __future__ import annotations
 

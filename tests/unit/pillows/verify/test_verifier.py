@@ -1,4 +1,4 @@
-"""`verify` beside a running pillow: what is on its way is no difference, what it has passed is one."""
+"""`verify` while the pillow runs: a change on its way is no difference, one that it has passed is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several daemons need to run the pillows, in turn or at the same time."""
+"""Settings that several daemons need to run the pillows, in turn or at the same time."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.support.configuration import PACED
 
 
 def test_transport_with_own_pace_is_a_pillow_of_its_own(tmp_path):
-    """What others call an optional sink: it has its own checkpoint, and holds nobody back."""
+    """It has its own checkpoint, and holds nobody back; others call it an optional sink."""
     (tmp_path / "pillowd.yaml").write_text(PACED)
     config = load(tmp_path / "pillowd.yaml")
     assert [str(key) for key in tail_keys(config)] == ["cases@couch/cases", "cases.slow@couch/cases"]

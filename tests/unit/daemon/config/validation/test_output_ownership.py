@@ -167,7 +167,7 @@ def test_address_with_a_wrong_port_is_a_problem(tmp_path: Path, url: str) -> Non
 
 
 def test_source_of_an_unknown_type_is_one_problem(tmp_path: Path) -> None:
-    """What depends on it is left alone."""
+    """Checks that depend on the type of the source are left out."""
     (tmp_path / "pillowd.yaml").write_text(
         PILLOWS.format(
             one=LITE, two=LITE, first="{ connection: one, table: t }", second="{ connection: two, table: u }"

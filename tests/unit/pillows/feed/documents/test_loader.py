@@ -1,4 +1,4 @@
-"""What could fill the memory: held, however large the database is."""
+"""The memory of documents in flight is bounded, however large the database is."""
 
 from __future__ import annotations
 

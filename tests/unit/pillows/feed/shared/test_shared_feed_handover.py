@@ -1,4 +1,4 @@
-"""Readers that come while the last ones go."""
+"""Readers that join a shared feed while its last ones leave."""
 
 from __future__ import annotations
 
