@@ -63,18 +63,22 @@ class Description(Struct, frozen=True):
         digest: of its position, its creation time and its purges; empty if the server did not describe it.
             Equal digests mean that nothing has changed. Different ones prove nothing: each node has its own.
         identity: its creation time and the number of its purges; empty if the server did not describe it.
+        has_copies: whether the server keeps several copies of it, of which some may lag.
     """
 
     name: str
     digest: bytes = b""
     identity: str = ""
+    has_copies: bool = False
 
 
 def describe(name: str, info: DatabaseInfo) -> Description:
     """Return the description of a database."""
     identity = f"{info.instance_start_time or ''}/{count_purges(str(info.purge_seq or ''))}"
     text = msgspec.json.encode([info.update_seq, identity])
-    return Description(name, blake2b(text, digest_size=DIGEST_BYTES).digest(), identity)
+    return Description(
+        name, blake2b(text, digest_size=DIGEST_BYTES).digest(), identity, has_copies=(info.copies or 1) > 1
+    )
 
 
 def halve(ranges: Sequence[tuple[str, str]], known: Iterable[str]) -> list[tuple[str, str]]:

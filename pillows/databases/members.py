@@ -221,7 +221,7 @@ class Members:
                 reason = "it was deleted, and created again in the same second, as far as can be told"
                 self._begin_pass(tail, Rewind.RECREATED, reason)
             case TurnEnd.HEAD:
-                self._queue.park(name)
+                self._queue.park(name, now)
                 self._write_proofs(tail)
                 if tail in self._settings.list_backfills():
                     self._queue.mark(name, now)
@@ -312,7 +312,7 @@ class Members:
 
     def _write_proofs(self, tail: TailKey) -> None:
         database = self._queue.get(tail.database)
-        if database is not None:
+        if database is not None and not database.confirm_at:
             self._store.note(tail, database.proofs.hex(" ", DIGEST_BYTES).split())
 
     def _read_proofs(self, tail: TailKey) -> bytes:

@@ -27,6 +27,11 @@ MISSING_SECONDS = 60.0
 #: Digests that are kept for each database: each node of a cluster describes the same state differently.
 PROOFS = 4
 
+#: No copy of a database lags behind the others for longer than this (as `join_overlap`). A description may
+#: come from one copy and the changes from another one, so a proof counts for good only if a turn that began
+#: this long after it has reached the head, too.
+COPY_LAG_SECONDS = 60.0
+
 
 class DatabaseState(StrEnum):
     """The state of one database of a pillow. Commands and the API show these values."""
@@ -56,6 +61,8 @@ class Database(msgspec.Struct, gc=False):
         proofs: digests of descriptions, one after the other. A database with one of them has no changes after
             the checkpoint.
         was_deleted: whether `_db_updates` reported a deletion, and no turn has ended since.
+        has_copies: whether the server keeps several copies of it, of which some may lag.
+        confirm_at: monotonic seconds from which a turn confirms the proofs; 0 if they are confirmed.
     """
 
     state: DatabaseState = DatabaseState.PARKED
@@ -69,6 +76,8 @@ class Database(msgspec.Struct, gc=False):
     proving: bytes = b""
     proofs: bytes = b""
     was_deleted: bool = False
+    has_copies: bool = False
+    confirm_at: float = 0.0
 
     def is_proof(self, digest: bytes) -> bool:
         """Return whether nothing follows the checkpoint if the database's description has this digest."""
@@ -134,7 +143,9 @@ class TurnQueue:
         self.add(name)
         database = self._databases[name]
         database.seen, database.identity = description.digest, description.identity
-        if is_new or database.state is DatabaseState.DELETED or not database.is_proof(description.digest):
+        database.has_copies = description.has_copies
+        is_proven = database.is_proof(description.digest) and not 0 < database.confirm_at <= now
+        if is_new or database.state is DatabaseState.DELETED or not is_proven:
             self.mark(name, now)
 
     def take(self, now: float) -> str | None:
@@ -147,9 +158,11 @@ class TurnQueue:
         database = self._databases[name]
         self._enter(database, DatabaseState.ACTIVE)
         database.proving, database.dirty_since = database.seen, None
+        if database.confirm_at <= now:
+            database.confirm_at = 0.0
         return name
 
-    def park(self, name: str) -> bool:
+    def park(self, name: str, now: float) -> bool:
         """End a turn that reached the head and wrote everything. Return whether that added a proof.
 
         The proof: if the description is the one from before the turn, nothing follows the checkpoint.
@@ -161,6 +174,7 @@ class TurnQueue:
         is_new = bool(database.proving) and not database.is_proof(database.proving)
         if is_new:
             database.proofs = (database.proofs + database.proving)[-PROOFS * DIGEST_BYTES :]
+            database.confirm_at = now + COPY_LAG_SECONDS if database.has_copies else 0.0
         if database.dirty_since is None:
             self._enter(database, DatabaseState.PARKED)
         else:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pillows.databases.listing import DIGEST_BYTES, Description
 from pillows.databases.turn_queue import (
+    COPY_LAG_SECONDS,
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
     MISSING_SECONDS,
@@ -39,7 +41,7 @@ def test_a_mark_during_a_turn_gives_another_one() -> None:
     assert queue.take(2.0) == "a"
     for at in (3.0, 4.0):
         queue.mark("a", at)
-    assert not queue.park("a")
+    assert not queue.park("a", 0.0)
     assert [queue.take(5.0) for _ in range(3)] == ["b", "a", None]
 
 
@@ -64,7 +66,7 @@ def test_a_database_that_is_left_out_waits_for_no_turn() -> None:
     queue.leave_out("a", "excluded")
     assert state(queue, "a") is DatabaseState.DELETED
     assert queue.take(3.0) == "b"
-    queue.park("b")
+    queue.park("b", 0.0)
     assert queue.oldest_dirty_at() is None
     queue.resume("a", 4.0)
     assert queue.take(5.0) == "a"
@@ -77,7 +79,7 @@ def test_a_description_that_a_turn_proved_marks_no_more() -> None:
     queue = TurnQueue()
     seen(queue, "a", b"1")
     assert queue.take(0.0) == "a"
-    assert queue.park("a")
+    assert queue.park("a", 0.0)
     seen(queue, "a", b"1")
     assert queue.take(1.0) is None
     seen(queue, "a", b"2")
@@ -89,7 +91,7 @@ def test_a_description_read_during_a_turn_is_not_proved_by_it() -> None:
     seen(queue, "a", b"1")
     queue.take(0.0)
     seen(queue, "a", b"2")
-    assert queue.park("a")
+    assert queue.park("a", 0.0)
     assert queue.take(1.0) == "a"
 
 
@@ -98,7 +100,7 @@ def test_some_spellings_of_a_position_are_remembered() -> None:
     for number in range(PROOFS + 1):
         seen(queue, "a", b"%d" % number)
         assert queue.take(0.0) == "a"
-        queue.park("a")
+        queue.park("a", 0.0)
     for number in range(1, PROOFS + 1):
         seen(queue, "a", b"%d" % number)
         assert queue.take(0.0) is None
@@ -117,7 +119,7 @@ def test_failures_wait_longer_each_time_and_a_good_turn_forgets_them() -> None:
     assert waits[:3] == [FIRST_WAIT_SECONDS, 2 * FIRST_WAIT_SECONDS, 4 * FIRST_WAIT_SECONDS]
     assert waits[-1] == LONGEST_WAIT_SECONDS
     assert queue.take(now) == "a"
-    queue.park("a")
+    queue.park("a", 0.0)
     queue.mark("a", now)
     queue.take(now)
     assert queue.back_off("a", now, "503") == FIRST_WAIT_SECONDS
@@ -142,7 +144,7 @@ def test_one_that_comes_back_in_between_is_not_deleted() -> None:
     queue.take(0.0)
     queue.miss("a", 0.0, "404")
     queue.take(MISSING_SECONDS)
-    queue.park("a")
+    queue.park("a", 0.0)
     queue.mark("a", 1000.0)
     queue.take(1000.0)
     assert not queue.miss("a", 1000.0, "404")
@@ -156,6 +158,22 @@ def test_one_that_was_not_found_is_tried_at_once_when_something_is_told_of_it() 
     assert queue.take(1.0) is None
     queue.mark("a", 1.0)
     assert queue.take(1.0) == "a"
+
+
+@pytest.mark.parametrize("has_copies", [False, True])
+def test_a_copy_that_lagged_during_a_turn_is_read_again(has_copies: bool) -> None:
+    queue = TurnQueue()
+
+    def sweep(now: float) -> str | None:
+        queue.see(Description("a", bytes(DIGEST_BYTES), has_copies=has_copies), now)
+        return queue.take(now)
+
+    assert sweep(0.0) == "a"
+    assert queue.park("a", 1.0)
+    assert sweep(COPY_LAG_SECONDS) is None
+    assert sweep(COPY_LAG_SECONDS + 1.0) == ("a" if has_copies else None)
+    assert not queue.park("a", COPY_LAG_SECONDS + 2.0)
+    assert sweep(9 * COPY_LAG_SECONDS) is None, "once is enough"
 
 
 def test_a_database_that_is_paused_in_its_turn_stays_so_and_forgets_no_mark() -> None:
@@ -208,7 +226,7 @@ class Turns(RuleBasedStateMachine):
             return
         self.running.discard(name)
         if how == "park":
-            self.queue.park(name)
+            self.queue.park(name, self.now)
         elif how == "requeue":
             self.queue.requeue(name, self.now)
             self.dirty.add(name)
@@ -244,12 +262,12 @@ class Turns(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whoever is dirty and not held has a turn, if only all turns end well."""
         for name in list(self.running):
-            self.queue.park(name)
+            self.queue.park(name, self.now)
         self.now += LONGEST_WAIT_SECONDS
         had: set[str] = set()
         while (next_one := self.queue.take(self.now)) is not None:
             had.add(next_one)
-            self.queue.park(next_one)
+            self.queue.park(next_one, self.now)
         assert self.dirty - self.held <= had
 
 
