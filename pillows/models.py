@@ -159,6 +159,11 @@ class ChangeBatch(Struct, frozen=True, kw_only=True):
     more_follow: bool = False
     least_epoch: int = 0
 
+    @property
+    def is_sign_of_life(self) -> bool:
+        """Whether it says only that the feed is alive. Purges, and an epoch, may come without a position."""
+        return not self.changes and self.seq is None and self.purge_seq is None and not self.least_epoch
+
 
 class Document(msgspec.Struct, gc=False):
     """The result of the trigger: the winning document, or its deletion.

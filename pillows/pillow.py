@@ -190,7 +190,7 @@ class Pipeline:
             None for a batch that is a sign of life and nothing more.
         """
         self.pusher.expect(more=batch.more_follow)
-        if not batch.changes and batch.seq is None and batch.purge_seq is None:
+        if batch.is_sign_of_life:
             return None
         pending_range = self.watermark.begin(batch, self._clock.monotonic())
         for each in self._observer.data_observers:

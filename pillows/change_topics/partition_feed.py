@@ -18,9 +18,10 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError
 from confluent_kafka import Message as LibraryMessage
 from gevent.event import Event
 from msgspec import Struct
+from msgspec.structs import replace
 
 from checkpoints import Seq
-from pillows.change_topics.records import DATABASE_KEY, IDENTITY, decode_change, decode_purge
+from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, decode_change, decode_purge
 from pillows.change_topics.requests import decode_request, is_request
 from pillows.clock import Clock
 from pillows.errors import InvalidSeqError, RetryableError
@@ -73,14 +74,14 @@ class _Piece(Struct, frozen=True):
         changes: the documents to look at.
         next_offset: behind the last record.
         at_end: whether that is the end of the partition.
-        purge: what the source's purges were, if the reader has noted some here.
+        purge: what the reader has noted here of the source's purges; None if nothing.
         least_epoch: as `ChangeBatch.least_epoch`.
     """
 
     changes: Sequence[Change]
     next_offset: int
     at_end: bool = False
-    purge: ChangeBatch | None = None
+    purge: PurgeRecord | None = None
     least_epoch: int = 0
 
 
@@ -110,6 +111,7 @@ class PartitionFeed:
         self._clock = clock
         self._skip_design = skip_design
         self._failure: str | None = None
+        self._purge_seq: str | None = None  # the last that was handed over
 
     @property
     def last_byte_at(self) -> float | None:
@@ -162,6 +164,7 @@ class PartitionFeed:
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Yield the changes from a position on, until `stop` is set."""
+        self._purge_seq = identity.purge_seq if identity else None
         yield from self._seek(since, stop)
 
         def wake(_: Event) -> None:
@@ -208,7 +211,7 @@ class PartitionFeed:
                 next_offset = (message.offset() or 0) + 1
                 key, value = message.key() or b"", message.value() or b""
                 if key == DATABASE_KEY:
-                    purge = _to_purge(value)
+                    purge = None if _is_foreign(_find_identity(message), identity) else decode_purge(value)
                 elif is_request(key):
                     request = decode_request(key, value)
                     if request.pillow == self._pillow:
@@ -254,18 +257,36 @@ class PartitionFeed:
                 changes=loaded, seq=None, size_bytes=_size_of(loaded), least_epoch=piece.least_epoch
             )
             loaded = []
-        purge = piece.purge or SIGN_OF_LIFE
         seq = Seq.of(piece.next_offset)
-        yield ChangeBatch(
+        batch = ChangeBatch(
             changes=loaded,
             seq=seq,
             size_bytes=_size_of(loaded),
             caught_up=piece.at_end,
             pending=0 if piece.at_end else self.pending(seq),
-            purge_seq=purge.purge_seq,
-            recreated=purge.recreated,
-            purges_missed=purge.purges_missed,
             least_epoch=piece.least_epoch,
+        )
+        yield batch if piece.purge is None else self._add_purge(batch, piece.purge)
+
+    def _add_purge(self, batch: ChangeBatch, purge: PurgeRecord) -> ChangeBatch:
+        """Return a batch with what a record tells of purges; without, if that was known to the checkpoint.
+
+        A pass begins with the source's purges at that time, and meets records about them. The record of
+        purges that were missed may be gone, since compaction keeps the last one: a later one counts for it.
+        """
+        known, told = self._purge_seq, DatabaseIdentity(purge_seq=purge.purge_seq)
+        new = told.count_purges_since(known)
+        if not told.purged_since(known or "0") or (new < 0 and not purge.is_back):
+            return batch
+        missed = purge.missed
+        if DatabaseIdentity(purge_seq=purge.missed_at).count_purges_since(known) > 0:
+            missed = max(missed, new)
+        self._purge_seq = purge.purge_seq
+        return replace(
+            batch,
+            purge_seq=purge.purge_seq,
+            recreated=purge.recreated or missed > purge.missed,
+            purges_missed=missed,
         )
 
     def _expect_less(self, changes: Sequence[Change]) -> Sequence[Change]:
@@ -331,15 +352,10 @@ def _find_identity(message: LibraryMessage) -> str:
     return found.decode()
 
 
-def _to_purge(value: bytes) -> ChangeBatch:
-    purge = decode_purge(value)
-    return ChangeBatch(
-        changes=(),
-        seq=None,
-        purge_seq=purge.purge_seq,
-        recreated=purge.recreated,
-        purges_missed=purge.missed,
-    )
+def _is_foreign(created_at: str, identity: DatabaseIdentity | None) -> bool:
+    """Return whether a record belongs to another database than a checkpoint."""
+    theirs = DatabaseIdentity(instance_start_time=created_at or None)
+    return identity is not None and identity.contradicts(theirs)
 
 
 def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | None) -> Change:
@@ -352,8 +368,7 @@ def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | Non
     Raises:
         RecreatedError: the database was recreated after the checkpoint was saved.
     """
-    theirs = DatabaseIdentity(instance_start_time=created_at or None)
-    if identity is None or not identity.contradicts(theirs):
+    if identity is None or not _is_foreign(created_at, identity):
         return Change(id=change.id, revs=change.revs, leaf_version=change.leaf_version)
     if _is_later(created_at, identity.instance_start_time or ""):
         raise make_recreated_error(

@@ -24,11 +24,13 @@ class Position(Struct, frozen=True, kw_only=True):
         seq: the position after the last written change.
         identity: of the database; None if it is not known yet.
         ordinal: how many changes have been written since the first.
+        missed_at: as `PurgeRecord.missed_at`.
     """
 
     seq: Seq = Seq.BEGINNING
     identity: DatabaseIdentity | None = None
     ordinal: int = 0
+    missed_at: str = ""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     seq: str
     identity: DatabaseIdentity | None
     ordinal: int
+    missed_at: str = ""
 
 
 def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) -> Position | None:
@@ -66,12 +69,19 @@ def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) 
         ) from None
     if found.format > FORMAT:
         raise StateLostError(f"{where} was written by a newer pillowd.", remedy="update this one")
-    return Position(seq=Seq(found.seq), identity=found.identity, ordinal=found.ordinal)
+    return Position(
+        seq=Seq(found.seq), identity=found.identity, ordinal=found.ordinal, missed_at=found.missed_at
+    )
 
 
 def make_message(topics: ServiceTopics, source: str, position: Position) -> Message:
     """Return a position as a record."""
-    record = _Record(seq=position.seq.json, identity=position.identity, ordinal=position.ordinal)
+    record = _Record(
+        seq=position.seq.json,
+        identity=position.identity,
+        ordinal=position.ordinal,
+        missed_at=position.missed_at,
+    )
     return Message(
         id=source,
         key=source.encode(),

@@ -22,7 +22,6 @@ from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed.base import TICK_SECONDS
 from pillows.feed.couch_feed import CouchFeed
 from pillows.kafka.producer import Producer
-from pillows.models import ChangeBatch
 from pillows.observer import Observer, Rewind
 from pillows.progress.watermark import WatermarkMove
 from pillows.retry.backoff import Backoff
@@ -140,7 +139,7 @@ class Reader:
                 while (pieces := pages.take(TICK_SECONDS)) is not None:
                     began_at = self._clock.monotonic()
                     self._note_read(pieces, feed)
-                    if any(_is_to_be_written(each.batch) for each in pieces):
+                    if not all(each.batch.is_sign_of_life for each in pieces):
                         self._position = writer.write(pieces, self._position)
                         self._note_written(pieces)
                         backoff.reset()
@@ -153,7 +152,7 @@ class Reader:
             found = replace(found, seq=Seq.BEGINNING)
         if self._is_recreated or found.identity is None:
             identity = replace(feed.identify(), marked=True) if feed.mark() else None
-            found = replace(found, seq=Seq.BEGINNING, identity=identity)
+            found = replace(found, seq=Seq.BEGINNING, identity=identity, missed_at="")
         return found
 
     def _note_read(self, pieces: Sequence[Piece], feed: CouchFeed) -> None:
@@ -188,8 +187,3 @@ class Reader:
             self._monitor.tick()
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
-
-
-def _is_to_be_written(batch: ChangeBatch) -> bool:
-    """Return whether a batch is more than a sign of life. Purges come without a position, and only once."""
-    return bool(batch.changes) or batch.seq is not None or batch.purge_seq is not None

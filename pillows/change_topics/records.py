@@ -52,11 +52,16 @@ class PurgeRecord(msgspec.Struct, frozen=True, kw_only=True):
         purge_seq: the source's purge position; the records before it name the purged documents.
         recreated: whether some of them exist again.
         missed: how many purges the source no longer lists.
+        missed_at: the purge position after the last ones that it no longer listed; "" if there were none.
+            Compaction keeps the last record only, so each repeats it.
+        is_back: whether the position is before the former one, since the source was restored.
     """
 
     purge_seq: str
     recreated: bool
     missed: int
+    missed_at: str = ""
+    is_back: bool = False
 
 
 def make_headers(source: str, identity: DatabaseIdentity | None) -> Headers:

@@ -5,7 +5,8 @@ Documents of dropped purges stay in the targets. So the documents that each targ
 the source. Those that are absent twice, longer apart than any copy of the database lags, are deleted in the
 targets like other purged documents.
 
-Until then the checkpoint keeps the earlier purge position: after a restart the gap is found again.
+Until then the checkpoint keeps the earlier purge position: after a restart the gap is found again. Where a
+record at a position told of it, as in a topic, the checkpoint stays before that, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from checkpoints import TailKey
 from pillows.errors import FatalError, PurgesMissedError
-from pillows.feed.base import PURGED_REV, SourceLookup
+from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, SourceLookup
 from pillows.models import Change, ChangeBatch
 from pillows.retry.retrier import Retrier
 from pillows.runtime.housekeeping import Job
@@ -101,6 +102,7 @@ class MissedPurges:
         self._is_ours = is_ours
         self._purges = 0  # missed since the gap was noticed
         self._purge_seq: str | None = None  # the newest position, which the checkpoint gets at the end
+        self._held: ChangeBatch | None = None  # the newest with a position, which it gets then, too
         self._result: Comparison | None = None
 
     def follow(self, batches: Iterable[ChangeBatch]) -> Iterator[ChangeBatch]:
@@ -112,15 +114,21 @@ class MissedPurges:
                 yield from self._delete(result)
 
     def _hold_back(self, batch: ChangeBatch) -> ChangeBatch:
-        """Return the batch without its purge position while there is a gap before it."""
+        """Return the batch without what the checkpoint may not pass while there is a gap before it."""
+        is_told_here = batch.purges_missed > 0 and batch.seq is not None
         if batch.purges_missed:
             self._purges += batch.purges_missed
             if not self._purge_seq:
                 self._begin()
-        if not self._purges or batch.purge_seq is None:
+        if not self._purges:
             return batch
-        self._purge_seq = batch.purge_seq
-        return replace(batch, purge_seq=None)
+        if batch.purge_seq is not None:
+            self._purge_seq = batch.purge_seq
+            batch = replace(batch, purge_seq=None)
+        if batch.seq is not None and (is_told_here or self._held is not None):
+            self._held = batch
+            batch = replace(batch, seq=None)
+        return batch
 
     def _begin(self) -> None:
         self._note(f"{self._purges} purges were missed: what targets hold is compared with the source")
@@ -136,9 +144,12 @@ class MissedPurges:
         if self._purges > result.purges:  # more were missed meanwhile
             self._begin()
             return
+        held, self._held = self._held or SIGN_OF_LIFE, None
         purge_seq, self._purge_seq, self._purges = self._purge_seq, None, 0
         # Removing rows has raised the epoch already.
-        yield ChangeBatch(changes=(), seq=None, purge_seq=purge_seq, recreated=not result.absent)
+        yield replace(
+            held, changes=(), purge_seq=purge_seq, purges_missed=0, recreated=not result.absent, size_bytes=0
+        )
         self._note("")
 
     def _compare(self) -> None:
@@ -202,6 +213,10 @@ class MissedPurges:
             raise FatalError(
                 f"After {purges} missed purges the source does not know {absent} of {documents} documents "
                 f"that targets hold; at most {most} are removed without asking.",
-                remedy="check that the source is whole; then `pillowd verify KEY --repair`, and "
-                "`pillowd restart KEY`",
+                remedy="check that the source is whole; then "
+                + (
+                    "`pillowd verify KEY --repair`, and `pillowd restart KEY`"
+                    if self._held is None  # or else nothing is compared or repaired beyond the gap
+                    else "`pillowd checkpoint reset KEY`"
+                ),
             )

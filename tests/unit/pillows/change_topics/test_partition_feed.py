@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from confluent_kafka import OFFSET_BEGINNING
 from gevent.event import Event
+from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.change_topics.partition_feed import LAG_SECONDS, PartitionFeed
@@ -117,7 +118,8 @@ class Couch:
         return DatabaseIdentity(purge_seq=f"{self.purges}-x")
 
     def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
-        assert identity == IDENTIFIED
+        assert identity is not None
+        assert identity.instance_start_time == "200"
         assert not any(change.deleted for change in changes), "a record is no state"
         if self.failures:
             raise self.failures.pop()
@@ -136,13 +138,18 @@ class Couch:
         return Change(change.id, (f"{abs(version)}-x",), abs(version), deleted=version < 0, raw=raw)
 
 
-def read(couch: Couch, *taken: Sequence[Any], since: Seq = Seq.BEGINNING, **more: Any) -> list[ChangeBatch]:
+def read(
+    couch: Couch,
+    *taken: Sequence[Any],
+    since: Seq = Seq.BEGINNING,
+    identity: DatabaseIdentity = IDENTIFIED,
+    **more: Any,
+) -> list[ChangeBatch]:
     """The batches of a feed that are more than signs of life."""
     stop = Event()
     more = {"clock": FakeClock(), **more}
     feed: Any = PartitionFeed(Reader(stop, *taken), couch, pillow="cases", **more)  # type: ignore[arg-type]
-    found = list(feed.batches(since, IDENTIFIED, stop))
-    return [each for each in found if each.changes or each.seq is not None or each.purge_seq is not None]
+    return [each for each in feed.batches(since, identity, stop) if not each.is_sign_of_life]
 
 
 def states(batches: Sequence[ChangeBatch]) -> list[tuple[str, int, bool]]:
@@ -240,6 +247,45 @@ def test_what_the_reader_notes_of_purges_comes_after_what_was_purged() -> None:
         False,
         3,
     )
+
+
+def told(offset: int, purge_seq: str, **more: Any) -> Record:
+    purge = PurgeRecord(purge_seq=purge_seq, **{"recreated": False, "missed": 0, **more})
+    return Record(offset, DATABASE_KEY, encode_purge(purge))
+
+
+def test_missed_purges_are_noticed_though_their_record_was_compacted() -> None:
+    """All records about purges have one key, so a pillow that was away may find only the last one."""
+    last = told(9, "503-x", missed_at="500")
+    known = replace(IDENTIFIED, purge_seq="2-x")
+    (found,) = read(Couch(), [last], identity=known)
+    assert (found.purge_seq, found.purges_missed, found.recreated) == ("503-x", 501, True)
+    for told_before in ("500", "502-x"):
+        (found,) = read(Couch(), [last], identity=replace(IDENTIFIED, purge_seq=told_before))
+        assert (found.purges_missed, found.recreated) == (0, False), "they were told"
+    both = read(Couch(), [told(7, "500-x", missed=400, missed_at="500"), last], identity=known)
+    assert [each.purges_missed for each in both if each.purge_seq] == [498, 0]
+
+
+def test_purges_before_a_pass_are_no_news_to_it() -> None:
+    """Or else one that was begun because too many were missed would stop for them again."""
+    history = [told(3, "300-x"), told(5, "500-x", missed=400, missed_at="500")]
+    later = told(7, "501-x", missed_at="500")
+    found = read(Couch(), [*history, later], identity=replace(IDENTIFIED, purge_seq="500-x"))
+    assert [(each.purge_seq, each.purges_missed) for each in found if each.purge_seq] == [("501-x", 0)]
+
+
+def test_purges_of_a_source_that_was_restored_are_news() -> None:
+    known = replace(IDENTIFIED, purge_seq="501-x")
+    back, later = told(3, "300-x", is_back=True), told(5, "310-x", missed=2, missed_at="310")
+    found = read(Couch(), [back, later], identity=known)
+    told_of = [(each.purge_seq, each.purges_missed) for each in found if each.purge_seq]
+    assert told_of == [("300-x", 0), ("310-x", 10)]
+
+
+def test_purges_of_a_former_database_are_no_news() -> None:
+    record = Record(5, DATABASE_KEY, told(5, "9-x", missed=9).value(), created_at="100")
+    assert [(each.seq, each.purge_seq) for each in read(Couch(), [record])] == [(Seq.of(6), None)]
 
 
 def test_a_record_of_a_former_database_tells_the_id_alone() -> None:

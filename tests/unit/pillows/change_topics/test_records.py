@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pillows.change_topics import records
 from pillows.change_topics.records import (
@@ -55,8 +56,10 @@ def test_a_document_with_too_many_leaves_is_the_only_one_that_suffers() -> None:
 
 
 def test_a_record_about_purges_comes_back() -> None:
-    purge = PurgeRecord(purge_seq="3-g1A", recreated=True, missed=2)
+    purge = PurgeRecord(purge_seq="3-g1A", recreated=True, missed=2, missed_at="3")
     assert decode_purge(encode_purge(purge)) == purge
+    older = msgspec.msgpack.encode({"purge_seq": "3-g1A", "recreated": True, "missed": 2})
+    assert decode_purge(older) == replace(purge, missed_at=""), "as it was written at first"
 
 
 def test_headers_tell_the_database_apart() -> None:

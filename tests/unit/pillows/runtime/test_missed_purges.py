@@ -150,6 +150,27 @@ def test_a3_gaps_are_counted_together_until_the_comparison_has_ended() -> None:
     assert "3 purges were missed" in scene.notes[-2], "the earlier ones are settled"
 
 
+def test_a3_a_gap_that_a_record_told_of_keeps_the_position_before_that_record() -> None:
+    """A restart would begin behind it, and the record does not come again."""
+    scene = Scene(Source(["a"]), Holder("a", "b"))
+    told = replace(GAP, seq=Seq.of("8"))
+    later = ChangeBatch(changes=(change("x"),), seq=Seq.of("9"), least_epoch=3)
+    end = ChangeBatch(changes=(), seq=Seq.of("10"), caught_up=True, pending=0)
+    taken = scene.follow(batch("7"), told, later, end, TICK, batch("11"), compare_after=4)
+    seqs = [None if each.seq is None else each.seq.value for each in taken]
+    assert seqs == ["7", None, None, None, None, None, "10", "11"]
+    assert (taken[2].changes, taken[2].least_epoch) == (later.changes, 3), "all else goes on"
+    assert [c.id for c in taken[5].changes] == ["b"]
+    assert (taken[6].purge_seq, taken[6].caught_up, taken[6].changes) == ("1600-x", True, ())
+
+
+def test_a3_a_gap_in_a_topic_that_is_too_large_is_closed_by_a_pass() -> None:
+    """`verify` compares no further than the position, which the gap holds back."""
+    scene = Scene(Source([]), Holder("a", "b"), max_documents=0)
+    with pytest.raises(FatalError, match="`pillowd checkpoint reset KEY`"):
+        scene.follow(replace(GAP, seq=Seq.of("8")), TICK)
+
+
 class Log(AppendOnlyTransport):
     """Only ever grow."""
 
