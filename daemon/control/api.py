@@ -45,7 +45,7 @@ class ControlApi:
         clock: as given.
         tails: finds tails by name.
         audit: the audit log.
-        snapshots: the states of all tails, one second old at most.
+        snapshots: the states of all tails; numbers in it are one second old at most.
         pillows, databases, checkpoints, dead_letters, repair, rebuilds: the calls by concern.
         backfills: documents that are sent again.
         operations: work that takes longer than a request.
@@ -81,7 +81,9 @@ class ControlApi:
             keys, state=state, clock=clock, supervisor=supervisor, are_shared=shared is not None
         )
         self.audit = state.audit
-        self.snapshots = Snapshots(tails.statuses, tails.list_keys, clock)
+        self.snapshots = Snapshots(
+            tails.statuses, tails.list_keys, clock, lambda: observers.history.entered if observers else 0
+        )
         self.databases = DatabaseCalls(tails, clock=clock)
         details: Details | None = None
         self.events: EventSource | None = None

@@ -35,14 +35,19 @@ class StateHistory(Observer):
 
     Args:
         clock: for the times.
+
+    Attributes:
+        entered: how many states the tails have entered.
     """
 
     def __init__(self, clock: Clock) -> None:
+        self.entered = 0
         self._clock = clock
         self._changes: dict[TailKey, deque[StateChange]] = {}
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         """Remember a state."""
+        self.entered += 1
         change = StateChange(at=self._clock.wall(), state=State(state), reason=reason)
         self._changes.setdefault(tail, deque(maxlen=LENGTH)).append(change)
 

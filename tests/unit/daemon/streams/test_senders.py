@@ -36,7 +36,7 @@ class World:
         statuses = [
             TailStatus(pillow=name, source="couch/x", state=state) for name, state in self.states.items()
         ]
-        return Snapshot(at=self.clock.monotonic(), keys=(), statuses=statuses)
+        return Snapshot(at=self.clock.monotonic(), keys=(), entered=0, statuses=statuses)
 
 
 def parse(message: bytes) -> tuple[str, str, Any]:
