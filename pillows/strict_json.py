@@ -25,6 +25,9 @@ _STACK_BYTES = 8 * 2**20
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
+#: Types of most values. They have no parts, and no value that JSON cannot hold.
+_PLAIN = frozenset({str, int, bool, type(None), msgspec.Raw})
+
 
 class NotJSONError(PermanentError, ValueError):
     """JSON cannot hold a value; the message names its path and type."""
@@ -92,16 +95,16 @@ def run_deeply(work: Callable[[], T], *, frames: int = 1) -> T:
 
 def _find_fault(value: Any) -> tuple[list[Any], str] | None:
     """Return the path of a part that JSON cannot hold, the last step first, and a description of the part."""
-    if isinstance(value, str | int | msgspec.Raw) or value is None:
+    if type(value) in _PLAIN or isinstance(value, str | int):
         return None
     if isinstance(value, float | Decimal):
         is_finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
         return None if is_finite else ([], f"is {value} ({type(value).__name__})")
     if isinstance(value, dict):
         for name, part in value.items():
-            if not isinstance(name, str | int) or isinstance(name, bool):
+            if type(name) is not str and (not isinstance(name, str | int) or isinstance(name, bool)):
                 return [], f"has the name {name!r} ({type(name).__name__})"
-            if found := _find_fault(part):
+            if type(part) not in _PLAIN and (found := _find_fault(part)):
                 found[0].append(str(name))
                 return found
         return None
@@ -110,7 +113,7 @@ def _find_fault(value: Any) -> tuple[list[Any], str] | None:
 
 def _find_in(parts: Iterable[Any]) -> tuple[list[Any], str] | None:
     for index, part in enumerate(parts):
-        if found := _find_fault(part):
+        if type(part) not in _PLAIN and (found := _find_fault(part)):
             found[0].append(index)
             return found
     return None

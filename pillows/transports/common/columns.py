@@ -32,6 +32,7 @@ from pillows.transports.common.builds import name_table
 RESERVED = frozenset({"_id", "_rev", "_version", "_row"})
 
 _NUMBERS = (int, bool, float)
+_JSON = frozenset({"json", "jsonb"})
 _TEXT = re.compile(r"(text|varchar|char|character|bpchar|citext)\b", re.IGNORECASE)
 _SCALAR = re.compile(
     r"(integer|int|int[248]|bigint|smallint|boolean|bool|real|float|float[48]|double|numeric|decimal"
@@ -51,17 +52,16 @@ class Column(Struct, frozen=True, kw_only=True):
         path: of its value in a row: a dotted name or a JMESPath expression.
         type: the SQL type, as written.
         get: picks the value out of a decoded row; None if it is missing.
+        is_json: whether values are stored as JSON text.
+        is_text: whether the type holds texts only.
     """
 
     name: str
     path: str
     type: str
     get: Getter
-
-    @property
-    def is_json(self) -> bool:
-        """Whether values are stored as JSON text."""
-        return self.type.lower() in {"json", "jsonb"}
+    is_json: bool
+    is_text: bool
 
     @property
     def is_array(self) -> bool:
@@ -80,12 +80,14 @@ class Column(Struct, frozen=True, kw_only=True):
         kind = type(value)
         if value is None or (kind is str and not self.is_json):
             return value
+        if (kind is int or kind is bool) and not self.is_json and not self.is_text:
+            return value  # JSON has a form for all of them
         text = strict_json.encode(value, self.path)
         if self.is_json:
             return text.decode()
         if isinstance(value, list | tuple | dict):
             return self._to_nested(value, text)
-        if kind in _NUMBERS and _TEXT.match(self.type) is None:
+        if kind in _NUMBERS and not self.is_text:
             return value
         return msgspec.json.decode(text) if text.startswith(b'"') else text.decode()  # a date, or digits
 
@@ -199,7 +201,8 @@ def _parse(name: str, text: str) -> Column:
     for blank in re.finditer(r"\s+", text.strip()):
         path, type = text.strip()[: blank.start()], text.strip()[blank.end() :]
         if _TYPE.fullmatch(type) and (get := _getter(path)):
-            return Column(name=name, path=path, type=type, get=get)
+            is_json, is_text = type.lower() in _JSON, _TEXT.match(type) is not None
+            return Column(name=name, path=path, type=type, get=get, is_json=is_json, is_text=is_text)
     raise ValueError(f"column {name!r}: {text!r} is not a path and a type, such as 'address.city text'")
 
 

@@ -95,7 +95,10 @@ def encode_absence(head: bytes, columns: Sequence[Column]) -> bytes:
 
 
 def _encode_whole(row: Row) -> bytes:
-    raw = bytes(row) if isinstance(row, msgspec.Raw) else strict_json.encode(row)
+    return _escape_json(bytes(row) if isinstance(row, msgspec.Raw) else strict_json.encode(row))
+
+
+def _escape_json(raw: bytes) -> bytes:
     # `replace` without a hit is faster than `in`, and returns the same object.
     escaped = raw.replace(b"\\", b"\\\\")
     if escaped is not raw:
@@ -110,14 +113,14 @@ def _encode_values(row: Row, columns: Sequence[Column]) -> list[bytes]:
 
 
 def _encode_value(value: Any, column: Column) -> bytes:
-    text = value if isinstance(value, str) else _to_text(value)
+    text = value if type(value) is str else _to_text(value)
     if column.is_json:
-        text = to_storable_json(text.encode()).decode()
-    return _to_bytes(text if _is_plain(text) else _escape(text))
+        return _escape_json(text.encode())
+    return text.encode() if _is_plain(text) else _to_bytes(_escape(text))
 
 
 def _is_plain(text: str) -> bool:
-    """Return whether nothing has to be escaped, as in most ids, revisions and values."""
+    """Return whether nothing has to be escaped, as in most ids, revisions and values; UTF-8 holds them."""
     return text.isprintable() and "\\" not in text
 
 
@@ -134,11 +137,13 @@ def _to_bytes(text: str) -> bytes:
 
 def _to_text(value: Any) -> str:
     """Return a value as PostgreSQL reads it; the server refuses it if it does not fit its column."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return "{" + ",".join([_to_element(one) for one in value]) + "}"
-    if isinstance(value, Mapping):
+    if not isinstance(value, int) and isinstance(value, Mapping):  # the second check is slow
         return strict_json.encode(value).decode()
     try:
         return str(value)
