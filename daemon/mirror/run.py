@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from daemon.process.signals import Signals, handle_signals
 from daemon.reload.source import ConfigSource
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
+from pillows.errors import PillowError
 from pillows.redaction import Redactor
 from pillows.runtime.status import State, TailStatus
 
@@ -138,17 +139,27 @@ def _warn_of_visible_passwords(mirror: Mirror) -> None:
 
 
 def _infer_columns(config: Config, column_types: Mapping[str, str]) -> dict[str, str]:
-    _require_connections(config)  # its errors say more than those of a failed sample
     (pillow,) = config.pillows.values()
     if pillow.source.databases:  # whole documents: a sample of one database says little of the others
         return {}
     connection = cast("CouchConnection", config.connections[SOURCE].options)
-    return infer_columns(sample_documents(connection, pillow.source.database), column_types)
+    with _explained(config):
+        return infer_columns(sample_documents(connection, pillow.source.database), column_types)
 
 
 def _find_existing(config: Config) -> Mapping[str, str] | None:
-    _require_connections(config)
-    return find_existing_columns(config, TARGET)
+    with _explained(config):
+        return find_existing_columns(config, TARGET)
+
+
+@contextmanager
+def _explained(config: Config) -> Iterator[None]:
+    """Look for the reason of an error in the connections, whose own errors say more."""
+    try:
+        yield
+    except PillowError:
+        _require_connections(config)
+        raise
 
 
 def _require_connections(config: Config) -> None:
