@@ -49,4 +49,4 @@ def confirm_effects(
 
 def _is_append_only(type: str) -> bool:
     """Return whether a transport only ever appends; False for one of a plugin that is not imported."""
-    return type in registry.transport_types() and issubclass(registry.transport(type), AppendOnlyTransport)
+    return registry.has_transport(type) and issubclass(registry.transport(type), AppendOnlyTransport)

@@ -100,7 +100,7 @@ def find_place(name: str) -> Place | None:
     Each type of transport has two, before and after a batch is written: `before-sqlite`, `after-sqlite`.
     """
     when, _, type = name.partition("-")
-    if when in ("before", "after") and type in registry.transport_types():
+    if when in ("before", "after") and registry.has_transport(type):
         return Place(transport=type, before=when == "before")
     return PLACES.get(name)
 

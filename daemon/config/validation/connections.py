@@ -93,10 +93,9 @@ def validate_connections(root: Node, *, plugins: bool = True) -> tuple[Connectio
     problems = _import_types(root) if plugins else ProblemCollector()
     has_plugins = root.find(("daemon", "plugins_path")) is not None
     fallback = _UnloadedTransport if has_plugins and not plugins else None
-    types = registry.transport_types()
     known: dict[str, KnownConnection] = {}
     for name, node in problems.take(validate_section(root, "connections")).items():
-        connection = _validate_connection(("connections", name), node, types, problems, fallback)
+        connection = _validate_connection(("connections", name), node, problems, fallback)
         if connection is not None:
             known[name] = connection
     return Connections(names=frozenset(names), known=known), problems
@@ -107,8 +106,7 @@ def _import_types(root: Node) -> ProblemCollector:
     problems = ProblemCollector()
     section, listed = root.find(("connections",)), root.find(("daemon", "plugins_path"))
     types = [node.find(("type",)) for _, node in section.children()] if section else []
-    known = registry.transport_types()
-    if listed is None or all(type is None or type.value in known for type in types):
+    if listed is None or all(type is None or _is_known(type) for type in types):
         return problems
     folders = [Path(node.place.file).parent / str(node.value) for _, node in listed.children()]
     try:
@@ -122,7 +120,6 @@ def _import_types(root: Node) -> ProblemCollector:
 def _validate_connection(
     path: KeyPath,
     node: Node,
-    types: list[str],
     problems: ProblemCollector,
     fallback: type[Transport] | None,
 ) -> KnownConnection | None:
@@ -134,11 +131,11 @@ def _validate_connection(
         fallback is not None
         and written is not None
         and isinstance(written.value, str)
-        and written.value not in types
+        and not _is_known(written)
     ):
         its_type, transport = written.value, fallback
     else:
-        its_type = _validate_type(node, (*path, "type"), types, problems)
+        its_type = _validate_type(node, (*path, "type"), problems)
         transport = _find_transport(its_type, node, (*path, "type"), problems) if its_type else None
     if its_type is None or transport is None:
         return None
@@ -149,16 +146,21 @@ def _validate_connection(
     return KnownConnection(its_type=its_type, transport=transport, config=config)
 
 
-def _validate_type(node: Node, path: KeyPath, types: list[str], problems: ProblemCollector) -> str | None:
+def _is_known(written: Node) -> bool:
+    return isinstance(written.value, str) and registry.has_transport(written.value)
+
+
+def _validate_type(node: Node, path: KeyPath, problems: ProblemCollector) -> str | None:
     written = node.find(("type",))
+    if written is not None and _is_known(written):
+        return str(written.value)
+    types = registry.transport_types()
     listed = ", ".join(types)
     if written is None:
         problems.add(node.shown_at, path, "is missing", f"add `type:`, one of {listed}")
     elif written.value is None:
         remedy = f'write one of {listed}; "null" in quotes, since YAML takes it for nothing'
         problems.add(written.shown_at, path, "is empty", remedy)
-    elif written.value in types:
-        return str(written.value)
     elif not written.broken:
         remedy = suggest(str(written.value), types, "types")
         problems.add(written.shown_at, path, f"there is no type `{written.value}`", remedy)

@@ -96,7 +96,7 @@ def _open(config: Config, tail: TailKey) -> Iterator[OldIndices]:
     """
     outputs = 0
     for entry in config.tails[tail.pillow].transport:
-        if config.connections[entry.connection].type not in registry.transport_types():
+        if not registry.has_transport(config.connections[entry.connection].type):
             continue  # a plugin's, and these are not imported for this
         transport = build_transport(config, tail, entry)
         if isinstance(transport, SearchTransport):
