@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -43,15 +42,27 @@ def handle_early_signals(arguments: list[str]) -> None:
 
 def claimants(origin: Path) -> list[str]:
     """Return the names of other distributions that installed `origin`, or a `daemon` beside it."""
-    from importlib import metadata  # noqa: PLC0415  slow: in here, Ctrl-C is answered meanwhile
+    others = [each for each in origin.parents[1].glob("*-info") if each.name.partition("-")[0] != "pillowd"]
+    claiming = [each for each in others if _has_daemon(each)]
+    if not claiming:  # as nearly always: the import takes longer than all the rest
+        return []
+    from importlib import metadata  # noqa: PLC0415  slow: see above
 
-    found = set()
-    for distribution in metadata.distributions(path=[str(origin.parents[1])]):
-        record = distribution.read_text("RECORD") or distribution.read_text("top_level.txt") or ""
-        # Its name last, since that takes as long as all the rest.
-        if re.search(r"^daemon(/__init__\.py,|$)", record, re.MULTILINE) and distribution.name != "pillowd":
-            found.add(distribution.name)
-    return sorted(found)
+    return sorted({metadata.PathDistribution(each).name for each in claiming})
+
+
+def _has_daemon(info: Path) -> bool:
+    """Return whether the distribution that a `*.dist-info` or `*.egg-info` describes has a `daemon`."""
+    if record := _read(info / "RECORD"):
+        return b"\ndaemon/__init__.py," in b"\n" + record
+    return b"daemon" in _read(info / "top_level.txt").split()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def refusal() -> str | None:
