@@ -233,7 +233,7 @@ class CoordinationOptions(Options):
     """Which daemons run the pillows.
 
     Attributes:
-        type: `none`: this one alone; `postgres`: of several daemons the one that holds a lease in
+        type: `none`: this daemon alone; `postgres`: of several daemons the one that holds a lease in
             PostgreSQL, where the state of the service lies, too; `kafka`: all of them, each a part of the
             documents.
         connection: a connection of that type, for the lease or the changes, and for the state.

@@ -53,7 +53,7 @@ class SourceOptions(Options):
         max_active: most databases that are read at the same time.
         sweep: interval at which every database is checked, in addition to `_db_updates`.
         poll: the same on a server without `_db_updates`, or that shows it to administrators only.
-        on_deleted: what becomes of the rows of a database that was deleted or excluded.
+        on_deleted: what happens to the rows of a database that was deleted or excluded.
         since: where a pillow without a checkpoint begins: `beginning`, `now`, or a position.
         documents: `auto` reads documents along with the feed; while far behind it also tries fetching them
             with `_bulk_get`, and keeps the faster way for that server. The other values always do one of
