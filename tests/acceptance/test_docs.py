@@ -224,7 +224,7 @@ def test_i14_pages_that_are_made_from_the_code_are_linked(site):
 
 
 def test_i15_words_that_users_meet_are_explained_to_them():
-    """All that messages, columns of tables and JSON call by a word of ours."""
+    """The glossary has our own words in messages, columns of tables and JSON."""
     (section,) = re.findall(r"## For everyone\n(.*?)\n## ", (DOCS / "glossary.md").read_text(), re.DOTALL)
     explained = {word for cell in re.findall(r"(?m)^\| \*\*(.*?)\*\* ", section) for word in cell.split(", ")}
 
@@ -266,7 +266,7 @@ def test_the_reference_has_every_metric(site):
 
 
 def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDatabase, tmp_path: Path):
-    """As it is written, with a real server and database in the place of the ones it names."""
+    """The command runs as it is written, with a real server and database in place of the ones it names."""
     couch_db.fill(3)
     login = f"{couch.auth[0]}@" if couch.auth else ""
     server = couch.url.replace("http://", f"http://{login}")
@@ -292,7 +292,7 @@ def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDataba
 def test_the_readme_s_pillow_and_its_commands_run(
     couch: Any, couch_db: CouchDatabase, postgres_dsn: str, tmp_path: Path
 ):
-    """Its configuration and its three commands as they are written, on servers of ours."""
+    """The configuration and the three commands work as they are written, on servers of ours."""
     couch_db.put("a", {"doc_type": "Case", "name": "Ada", "opened_on": "2026-03-01T09:30:00Z"})
     couch_db.put("b", {"doc_type": "Form"})
     auth = couch.auth or ("etl", "unused")

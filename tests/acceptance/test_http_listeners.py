@@ -401,7 +401,7 @@ def test_an_act_that_a_crash_cut_short_is_shown(house: Callable[..., House], cou
 
 
 def test_an_open_door_does_not_start(house: Callable[..., House]) -> None:
-    """Each kind of it is tested in tests/unit/daemon/config/test_listeners.py."""
+    """tests/unit/daemon/config/test_listeners.py tests each kind of open door."""
     daemon = house().daemon
     settings = yaml.safe_load(daemon.config.read_text())
     settings["daemon"]["http"] = {"listen": "0.0.0.0:19148"}

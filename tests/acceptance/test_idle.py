@@ -17,7 +17,7 @@ MOST_MB = 110
 
 @pytest.mark.timeout(size(ci=300, proof=600))
 def test_three_idle_pillows_take_less_than_110_mb(world: World) -> None:
-    """One into each target, resuming where all is caught up, as the kernel counts what is resident.
+    """One pillow writes into each target, and resumes at the head. The kernel counts the resident memory.
 
     What is left of a catch-up in the same process is told too: Python's own allocator keeps some of it.
     """

@@ -77,7 +77,7 @@ def test_its_packages_are_typed_and_hold_no_tests(installed):
 def test_what_the_page_has_typed_works_in_its_order(
     installed: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
-    """On a fresh machine; of systemd, only the folder is played that it makes at the start."""
+    """The commands run as on a fresh machine; the folder that systemd makes at the start is made here."""
     root = tmp_path / "root"
     shutil.copytree(installed / "etc", root / "etc")
     user, password = couch.auth or ("etl", "unused")

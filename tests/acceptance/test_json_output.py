@@ -104,7 +104,7 @@ def ask(couch: Any, couch_db: CouchDatabase, folder: Path) -> Callable[..., Any]
 
 
 def wary_of_nothing(config: Path) -> None:
-    """Has a mirror write what comes into its columns, whether it fits or not, as no mirror of today does."""
+    """Has a mirror write values into its columns even if they do not fit, which mirrors no longer do."""
     settings = yaml.safe_load(config.read_text())
     (pillow,) = settings["pillows"].values()
     pillow["transport"][0]["columns"] |= {"doc": "@ jsonb", "m": "m int"}

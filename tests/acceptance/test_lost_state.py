@@ -78,7 +78,7 @@ def test_a_lost_state_directory_is_refused_until_it_is_reset(world: World, targe
 
 @pytest.mark.parametrize("target", ["postgres", "sqlite"])
 def test_a_target_with_the_checkpoint_in_its_transactions_is_resumed_from(world: World, target: str) -> None:
-    """Where it is the only one. What was read before is not read again."""
+    """The target is the only one of its pillow. Changes that were read before are not read again."""
     runs = Runs(world.proxy)
     daemon = at_epoch_3(world, target)
     runs.ended()

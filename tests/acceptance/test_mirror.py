@@ -204,7 +204,7 @@ def _cwd(process: psutil.Process) -> str:
 
 
 def test_what_it_writes_as_yaml_does_the_same_from_the_same_place(couch_db, source, tmp_path):
-    """With passwords as variables, and the columns that were chosen."""
+    """The configuration has passwords as variables, and the columns that the mirror chose."""
     couch_db.fill(30, kind="x")
     typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
     typed.to_the_end("--once")
@@ -238,7 +238,7 @@ def test_columns_come_from_the_documents_beside_the_whole_document(couch_db, sou
 
 
 def test_columns_that_were_chosen_once_stay(couch_db, source, tmp_path):
-    """To ask for none later is refused before anything is remembered of it, so the first command goes on."""
+    """A later `--columns none` is refused and changes nothing, so the first command still works."""
     couch_db.put("a", {"name": "Ada"})
     typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
     typed.to_the_end("--once")
@@ -317,7 +317,7 @@ def test_a_mirror_that_lost_its_state_keeps_the_columns_of_its_table(couch_db, s
 
 
 def test_where_documents_are_missing_it_fails_and_the_way_out_works(couch_db, source, tmp_path):
-    """With columns that an earlier version chose, which refuse what does not fit them."""
+    """The columns are those that an earlier version chose, which refuse values that do not fit."""
     couch_db.put("a", {"price": 10})
     typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
     typed.to_the_end("--write-config", "unused.yaml")
@@ -399,7 +399,7 @@ def test_i5_both_remedies_of_a_recreated_database_work_as_they_are_printed(
 def test_a_password_that_the_warning_moved_into_the_environment_serves_and_nothing_is_forgotten(
     couch_db: CouchDatabase, source: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """In the URL at first; then as the warning advises: the same mirror goes on."""
+    """The password is in the URL at first, then where the warning advises; the same mirror continues."""
     parts = urlsplit(postgres_dsn)
     assert parts.password, "the test's server wants a password"
     couch_db.put("a", {"price": 10})

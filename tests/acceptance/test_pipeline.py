@@ -107,7 +107,7 @@ def _in_elasticsearch(world: World) -> dict[str, str]:
 
 
 def test_attachments_are_stubs_or_come_along_up_to_a_limit(world: World) -> None:
-    """Also those of a document that is changed later, that is deleted, and of one that has none."""
+    """A document is changed and deleted later, and another one has no attachments."""
     small, large = b"hello \x00 world", bytes(range(256)) * 20
     attach(world, "doc", {"small.bin": small, "b/ü.bin": b"", "large.bin": large})
     world.couch.put("plain", n=1)

@@ -195,7 +195,7 @@ def test_a_source_that_is_away_is_told_at_once(
 def test_recorded_changes_are_shown_without_the_source(
     pillowd: Pillowd, filled: CouchDatabase, couch: Any, tcp_proxy: Callable[[Any], Any], tmp_path: Path
 ) -> None:
-    """From the file's beginning, wherever the checkpoint stands, and with the source away."""
+    """The preview begins at the file's beginning, wherever the checkpoint is, and needs no source."""
     recorded = tmp_path / "changes.json"
     asked = {"style": "all_docs", "include_docs": "true"}
     recorded.write_bytes(filled.request("GET", "/_changes", params=asked).content)
@@ -218,7 +218,7 @@ def test_recorded_changes_are_shown_without_the_source(
 
 
 def _untimed(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the requests that hold the time of a deletion."""
+    """Returns the previews without the requests that hold the time of a deletion."""
     for each in shown:
         each["requests"].pop("local", None)
     return shown

@@ -246,7 +246,7 @@ def test_three_idle_pillows_take_less_than_100_mb(
 def test_the_unit_s_commands_work_as_they_are_written(
     pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
 ) -> None:
-    """With the folders, the credential and the notify socket that systemd gives them."""
+    """The commands get the folders, the credential and the notify socket as from systemd."""
     daemon = pillowd(sections={"logging": {"level": "info"}})
     folder = daemon.folder
     (folder / "credentials").mkdir()

@@ -81,7 +81,7 @@ def test_a3_more_than_is_removed_without_asking_waits_for_a_human(world: World) 
 
 @pytest.mark.proof
 def test_a2_purged_documents_are_gone_from_every_target_within_30_s(world: World) -> None:
-    """While somebody writes once a second, so that no response of the feed ends."""
+    """Meanwhile somebody writes once a second, so that no response of the feed ends."""
     world.fill(200)
     daemon = start(world)
     daemon.wait_for(lambda: live(daemon))

@@ -43,7 +43,7 @@ def test_its_configuration_is_valid(tmp_path):
 
 @pytest.mark.parametrize("line", find_block("pillowd check").strip().splitlines())
 def test_its_commands_are_understood(line):
-    """Each with `--help` in place of what it would do."""
+    """Each command is run with `--help`, so that it does nothing."""
     words = line.split()
     verb = words[: next(n for n, word in enumerate(words) if word.startswith("-"))][1:]
     options = [word for word in words if word.startswith("--")]

@@ -42,7 +42,7 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("before", "ends"), list(cases()))
 def test_what_was_purged_and_created_anew_reaches_every_target(world: World, before: Any, ends: str) -> None:
-    """At generation 1, whatever the targets hold of the document that it was before."""
+    """The new document begins at revision 1, whatever the targets hold of the former one."""
     couch = world.couch
     before(couch)
     couch.put("by-the-way", n=0)

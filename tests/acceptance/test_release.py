@@ -98,7 +98,7 @@ def test_every_file_is_there_with_its_checksum(release: Path, version: str) -> N
 
 @pytest.mark.proof
 def test_a_release_is_the_same_wherever_and_whenever_it_is_made(release: Path, tmp_path: Path) -> None:
-    """All of it, the Debian package too; by a user with another mask, time zone and language."""
+    """All files are equal, the Debian package too, for a user with another mask, time zone and language."""
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\numask 077\nexec "{sys.executable}" "$@"\n')
     script.chmod(0o755)
@@ -391,7 +391,7 @@ INSTALL = {
 def test_a_newcomer_copies_a_database_within_five_minutes(
     kind: str, release: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
-    """Nothing but the one file or the repository is there; `apt install` is in the test of the package."""
+    """The newcomer has only the wheel or the repository; the test of the package covers `apt install`."""
     couch_db.put("a", {"n": 1})
     couch_db.put("b", {"n": 2})
     (wheel,) = release.glob("*.whl")

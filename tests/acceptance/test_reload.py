@@ -325,7 +325,7 @@ def test_the_command_waits_and_tells_what_has_changed(reloading: Reloading) -> N
 def test_i1_a_failed_pillow_runs_again_once_its_transform_is_mended_and_reloaded(
     reloading: Reloading,
 ) -> None:
-    """As README's table says: list the errors, correct the transform, reload, retry."""
+    """The steps are those of README's table: list the errors, correct the transform, reload, retry."""
     module = reloading.plugins / "mended_of_reload.py"
     module.write_text("def mark(document):\n    return document['missing']\n")
     pillow = reloading.settings["pillows"]["cases"]

@@ -217,7 +217,7 @@ def test_documents_are_written_again_by_whoever_has_their_partition(
 
 @pytest.mark.proof
 def test_dead_letters_go_with_their_partitions(world: World, make_daemon: MakeDaemon) -> None:
-    """Also to a daemon that was never told of them, when the first one and its disk are gone."""
+    """They reach even a daemon that never heard of them, after the first one and its disk are lost."""
     (world.folder / "odd.py").write_text(ODD)
     pillows = pillows_of(world)
     pillows["cases"]["transform"] = [{"python": "odd:rows"}]
@@ -278,7 +278,7 @@ def test_the_same_pillows_run_with_and_without_kafka_in_both_directions(
 def test_the_same_pillows_run_alone_on_standby_and_shared_from_each_to_each(
     world: World, make_daemon: MakeDaemon, postgres_dsn: str
 ) -> None:
-    """Only the block `coordination` differs. What a switch refuses is done as its remedy says."""
+    """Only the block `coordination` differs. If a start is refused, its remedy works."""
     world.connections["lease"] = {"type": "postgres", "dsn": postgres_dsn}
     daemon = make_daemon(pillows_of(world))
     state = daemon.folder / "state"

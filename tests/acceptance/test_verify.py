@@ -138,7 +138,7 @@ def test_planted_differences_in_couchdb_are_found_and_repaired(world: World, cop
 def test_a_replica_keeps_the_design_documents_that_the_source_does_not_tell_of(
     world: World, copy: CouchDatabase, skip_design: bool
 ) -> None:
-    """Its own, and with `skip_design` those of the source that a replication left there."""
+    """It keeps its own and, with `skip_design`, those of the source that a replication left there."""
     world.couch.put("_design/views", {"views": {}})
     copy.create()
     copy.put("_design/own", {"views": {}})
@@ -191,7 +191,7 @@ def rows(doc):
 
 
 def test_more_than_a_message_holds_is_verified_and_repaired_beside_the_daemon(world: World) -> None:
-    """1.1 MB of ids that are dead letters, and as much that is sent again."""
+    """The ids of the dead letters take 1.1 MB, and so do those of the documents that are sent again."""
     (world.folder / "broken_mill.py").write_text(BROKEN)
     world.couch.bulk([{"_id": f"{n:05}-{'k' * 5500}", "n": n} for n in range(400)])
     pillow = world.pillow("cases", "sqlite", transform={"python": "broken_mill:rows"})
@@ -207,7 +207,7 @@ def test_more_than_a_message_holds_is_verified_and_repaired_beside_the_daemon(wo
 
 
 def test_a_source_that_stays_away_ends_it_as_what_cannot_be_connected_to(world: World) -> None:
-    """Its feed answers 503 for ever; before, everything was well."""
+    """After a good pass, the feed of the source answers 503 without end."""
     with Line(("127.0.0.1", world.proxy.port)) as line:
         world.connections["couch"]["url"] = line.url
         assert filled(world, "sqlite").stop() == 0

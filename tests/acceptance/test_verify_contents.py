@@ -129,7 +129,7 @@ def edit_elasticsearch(world: World, ids: Sequence[str]) -> None:
 
 
 def test_i6_random_edits_are_found_and_repaired_in_bounded_memory(world: World) -> None:
-    """Before, `verify` said that everything was equal, after `--repair` as well."""
+    """`verify` finds no difference before the edits, nor after `--repair`."""
     daemon = build(world)
     for pillow in ("cases", "mapped"):
         code, facts = verify(daemon, pillow)
@@ -197,7 +197,7 @@ def test_i6_a_sample_is_drawn_again_by_its_seed(world: World) -> None:
 
 
 def test_i6_a_replica_is_not_compared_by_contents(world: World) -> None:
-    """Its revisions are digests of the documents; asked for contents alone, that is said."""
+    """A replica's revisions are digests of its documents; `verify --content` says so and fails."""
     replica = {"connection": "couch", "database": f"{world.couch.name}-copy", "mode": "replicate"}
     world.couch.bulk(documents(3))
     daemon = world.pillowd({"cases": world.pillow("cases", transport=[replica])}).start()

@@ -172,7 +172,7 @@ def runs(tmp_path: Path, couch: Any, couch_db: CouchDatabase, postgres_dsn: str)
 def test_streams_scrapes_and_requests_leave_a_catch_up_97_per_cent(
     runs: Runs, couch_db: CouchDatabase
 ) -> None:
-    """All that watch at once for a minute: far more than a page, a Prometheus and a health check ask for.
+    """All programs that watch do so at once: far more than a page, a Prometheus and a health check.
 
     They connect before their windows, as somebody who watches for a minute does it once. In the windows
     without them they watch another daemon: on the same cores the programs that watch slow everything down,
@@ -222,7 +222,7 @@ def test_whoever_watches_does_not_delay_what_is_written(runs: Runs, couch_db: Co
 def test_taps_on_three_pillows_slow_them_by_five_per_cent_at_most(
     runs: Runs, couch_db: CouchDatabase
 ) -> None:
-    """By CPU time of pairs of catch-ups: what else runs on a machine makes elapsed time say little."""
+    """Compare the CPU time of pairs of catch-ups: elapsed time depends on what else the machine does."""
     fill(couch_db, DOCUMENTS)
     ratios = []
     for _ in range(PAIRS):
@@ -238,7 +238,7 @@ def test_taps_on_three_pillows_slow_them_by_five_per_cent_at_most(
 
 @pytest.mark.proof
 def test_without_a_tap_the_hooks_cost_a_tenth_of_a_microsecond_at_most() -> None:
-    """Both together, for a batch: so even where each change is a batch of its own."""
+    """The two hooks together cost that for a batch, even if each change is a batch of its own."""
     clock = SystemClock()
     observer = CompositeObserver([LogObserver(), NotableEvents(clock), Taps(clock)])
     tail = TailKey("cases", "couch/cases")

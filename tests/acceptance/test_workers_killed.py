@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 #: Each needs more than the 10,000 changes behind which workers are started.
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(3600)]
 
-#: What a writer does in a second.
+#: What a writer does per second.
 WRITES_A_SECOND = 500
 
 
@@ -129,7 +129,7 @@ def test_kills_of_workers_and_daemons_under_writes_lose_nothing(world: World) ->
 
 
 def test_a_daemon_that_is_killed_reads_few_chunks_again(world: World) -> None:
-    """At most two for each worker, and what waits to be written: a batch that grows and one in flight."""
+    """These are at most two chunks of each worker, a batch that grows and one in flight."""
     kills, workers, chunk, batch = 10, 2, MAX_CHANGES, BatchOptions().max_docs
     world.fill(100_000)
     daemon = configure(world, workers=workers, seconds=0.0002)
@@ -171,7 +171,7 @@ def test_a_stop_during_a_load_leaves_no_process_and_the_next_start_goes_on(world
 
 
 def test_a_second_daemon_that_takes_over_a_load_has_the_fence_at_once(world: World) -> None:
-    """With eight workers in the middle of chunks: of the first daemon, nothing is accepted afterwards."""
+    """Eight workers are in the middle of chunks; from then on nothing of the first daemon is accepted."""
     world.fill(60_000)
     first, second = (
         configure(world, workers=8, seconds=0.002, transform={"python": "load_functions:signed"})

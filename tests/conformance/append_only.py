@@ -144,7 +144,7 @@ class AppendOnlyConformance:
 
     @pytest.mark.parametrize("first_pass", [False, True])
     def test_a_document_without_rows_says_so(self, target: AppendOnlyTarget, first_pass: bool) -> None:
-        """In a first pass too: nothing tells whether it had rows earlier in the same pass."""
+        """Even a first pass writes that, since the document may have had rows earlier in the same pass."""
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 1, {"n": 1}), first_pass=first_pass))
             assert_applied(transport.write(batch(gone("a", 2), first_pass=first_pass)))

@@ -129,7 +129,7 @@ class GuardConformance:
     def test_completing_a_pass_leaves_the_rows_of_documents_that_it_could_not_write(
         self, target: Target
     ) -> None:
-        """Those of dead letters, whatever their ids hold; the next pass that can write them replaces them."""
+        """The rows of dead letters stay, whatever characters their ids have, until a pass can write them."""
         many = ["lines"] if target.has_many else []
         odd = "odd\u0000 \u0001'\"\U0001f600"
         with opened(target, "docs", *many) as transport:

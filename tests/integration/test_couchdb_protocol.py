@@ -429,7 +429,7 @@ def test_a_purge_leaves_no_row(couch_db):
 
 
 def test_a_purge_that_is_asked_for_again_while_it_goes_on_is_made_once_and_answered_twice(couch_db):
-    """As by a client that gave up and tries again."""
+    """A client that gave up and tries again sends such requests."""
     for n in range(20):
         rev = couch_db.put(f"doc-{n}", n=n)
         asked = [

@@ -22,7 +22,7 @@ def connection(couch: Any) -> CouchConnection:
 def test_f1_large_documents_make_a_smaller_sample(
     connection: CouchConnection, couch_db: CouchDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As 600 documents of 160 kB, at a hundredth of the size."""
+    """All sizes are a hundredth of the real ones, which would be 600 documents of 160 kB."""
     monkeypatch.setattr(columns, "MAX_SAMPLE_BYTES", 20_000)
     monkeypatch.setattr(columns, "MAX_SINGLE_BYTES", 2_560)
     couch_db.bulk([{"_id": f"d{n:03}", "n": n, "text": "x" * 1600} for n in range(60)])

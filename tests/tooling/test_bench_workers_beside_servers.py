@@ -11,7 +11,7 @@ DOCS = 1000
 
 
 def reading(rate: float, **micros: float) -> Reading:
-    """A run at a rate, with each process's CPU microseconds a document."""
+    """A run at a rate, with each process's CPU microseconds per document."""
     cpu = {process: each * DOCS / 1e6 for process, each in micros.items()}
     return Reading(name="a run", docs=DOCS, wall_seconds=DOCS / rate, cpu_seconds=cpu)
 

@@ -54,7 +54,7 @@ esac
 
 @pytest.mark.parametrize("has_pip", [False, True])
 def test_an_environment_without_pip_is_made_anew(tmp_path: Path, has_pip: bool) -> None:
-    """As it is left by a machine without ensurepip, or by a Ctrl-C."""
+    """A machine without ensurepip, or a Ctrl-C, leaves such an environment."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / name).touch()

@@ -22,7 +22,7 @@ KEY = TailKey("cases", "couch/cases")
 
 @pytest.mark.parametrize("is_between", [False, True], ids=["before others", "after others"])
 def test_the_end_is_not_that_of_an_open_transaction(kafka: str, kafka_prefix: str, is_between: bool) -> None:
-    """Else the records behind it, or its own, would count as passed before anybody has read them."""
+    """Otherwise records of or behind the transaction would count as passed before anybody has read them."""
     options, names = KafkaConnection(servers=(kafka,)), ServiceTopics(kafka_prefix.strip("-"))
     topic = names.changes(KEY.source)
     topics.create(options, [Topic(name=topic, partitions=1)])

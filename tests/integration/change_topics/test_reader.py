@@ -143,7 +143,7 @@ def test_every_change_is_published_once_with_its_leaves(service: Service) -> Non
 def test_a_reader_that_was_replaced_publishes_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that was stopped (SIGSTOP) in a transaction, while another one took over."""
+    """Such a reader was stopped (SIGSTOP) in a transaction, while another one took over."""
     fill(service.couch, 100)
     may_go_on, holds = Event(), Event()
     send = Producer._commit_while_up
@@ -211,7 +211,7 @@ def make_page(id: str, number: int) -> Piece:
 def test_a_reader_that_is_killed_again_and_again_leaves_position_and_changes_in_agreement(
     service: Service,
 ) -> None:
-    """With a writer running all the time; `kill -9` at any moment, also within a transaction."""
+    """Somebody writes all the time; `kill -9` comes at any moment, even within a transaction."""
     couch, draw, written = service.couch, random.Random(7), Event()
 
     def write() -> None:
@@ -272,7 +272,7 @@ def test_a_position_outside_of_the_transaction_is_noticed(
     fill(service.couch)
 
     class Killed(BaseException):
-        """As `kill -9` between two steps."""
+        """Stands for a `kill -9` between two steps."""
 
     def write(self: PageWriter, pieces: Sequence[Piece], before: Position) -> Position:
         after = advance(before, pieces)
@@ -355,7 +355,7 @@ def read_purges(service: Service) -> list[Message]:
 
 @pytest.mark.proof
 def test_a_position_that_couchdb_rejects_has_the_database_read_again(service: Service) -> None:
-    """It is still known which purges were told."""
+    """The position still says which purges are in the topic, so the new one is written."""
     fill(service.couch, 5)
     before = service.catch_up()
     assert before.position is not None

@@ -121,7 +121,7 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
 
 
 def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_db, monkeypatch):
-    """As behind a proxy that cuts long responses."""
+    """A proxy that cuts long responses has such an effect."""
     try_both_ways(monkeypatch)
     asked = []
     read_page = catch_up.CatchUp._read_page

@@ -262,7 +262,7 @@ class Halting(Member):
 
 
 def test_a_seek_counts_even_if_the_broker_answers_after_it(kafka_server: Callable[..., Kafka]) -> None:
-    """Whatever the library asked before, such as where a partition ends, must not move the position."""
+    """Late answers to earlier requests, such as for the end of a partition, must not move the position."""
     server = kafka_server()
     options = KafkaConnection(servers=(server.where,))
     topics.create(options, [Topic(name="docs", partitions=1)])

@@ -39,7 +39,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
 def test_memory_is_bounded_before_a_stopped_server_however_much_is_pushed(
     server: subprocess.Popen[str],
 ) -> None:
-    """It is stopped three times: pushing waits then, other greenlets go on, and no document is lost."""
+    """The server is stopped three times: `push` waits, other greenlets go on, and no document is lost."""
     count = size(ci=15_000, proof=1_000_000)
     stops = [count // 4, count // 2, count * 3 // 4]
     assert server.stdout is not None

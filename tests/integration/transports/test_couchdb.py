@@ -192,7 +192,7 @@ def test_the_source_itself_is_refused_as_target(target: CouchTarget) -> None:
 
 
 def test_a_target_that_cannot_be_reached_is_away() -> None:
-    """And is asked every few seconds: what is busy is asked ever more seldom."""
+    """Such a target is asked every few seconds; a busy one ever more seldom."""
     connection = CouchConnection(url="http://127.0.0.1:1")
     couch = CouchdbTransport("copy", KEY, connection, {"docs": CouchdbOutput(database="db")})
     with pytest.raises(AwayError, match="refused"):
@@ -258,7 +258,7 @@ def test_a_document_that_cannot_be_read_now_is_retryable(
 
 
 def test_who_comes_back_under_a_former_name_hears_of_the_epoch_that_came_after(target: CouchTarget) -> None:
-    """Its own is over: under that all would be refused as older."""
+    """Under its own former epoch, the target would refuse all writes as older."""
     with opened(target, "docs", epoch=3):
         pass
     with opened(target, "docs", epoch=6, key=OTHER_KEY):

@@ -154,7 +154,7 @@ def write_until_taken(one: Any, sent: Any) -> WriteResult:
 
 
 def test_c2_compression_waits_for_no_other_pillow(each_node: Node) -> None:
-    """All threads that the hub shares are busy, and so is the thread of another target."""
+    """It works although all shared threads of the hub are busy, and the thread of another target."""
     pool = gevent.get_hub().threadpool
     reading, writing = os.pipe()  # a thread that reads from it really waits
     with (
@@ -177,7 +177,7 @@ def test_c2_compression_waits_for_no_other_pillow(each_node: Node) -> None:
 
 @pytest.mark.parametrize("count", [2000, 1], ids=["a-batch", "5-MB"])
 def test_building_and_reading_never_hold_the_hub(node_in_proof: Node, count: int) -> None:
-    """At most 50 ms of the thread's CPU between two switches (design: the hub)."""
+    """Two switches of greenlets are at most 50 ms of the thread's CPU time apart."""
     node = node_in_proof
     text = "x" * (300 if count > 1 else 5 * 2**20)
     written = batch(*many(count, text=text))
@@ -279,7 +279,7 @@ def test_a_server_that_is_neither_product_is_refused(
 def test_the_other_product_is_refused_with_the_type_to_write(
     each_node: Node, kind: type[SearchTransport]
 ) -> None:
-    """Each transport at a real server of each product."""
+    """Each transport is tried with a real server of each product."""
     one = Node(each_node.url, each_node.prefix, kind).transport({"docs": {}})
     if kind is each_node.kind:
         one.open()

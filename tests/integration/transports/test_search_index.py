@@ -74,7 +74,7 @@ def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_i
 
 
 def test_the_build_that_the_alias_points_to_is_written(node: Node) -> None:
-    """Its number may be known to the alias alone, after the state directory was lost."""
+    """After the state directory was lost, only the alias knows the number of the build."""
     with running(node) as one:
         assert_applied(one.write(batch(document("a", 1, {"n": 1}))))
     (first,) = node.indices("docs")

@@ -87,7 +87,7 @@ def test_f2_an_object_where_a_scalar_was_and_the_reverse_stand_aside(
 def test_f2_any_document_arrives_whole(
     each_node: Node, one: SearchTransport, documents: list[dict[str, Any]]
 ) -> None:
-    """All examples meet one mapping, which those before them have made."""
+    """All examples go into one index, whose mapping the earlier ones have made."""
     sent = {f"d{next(_NUMBERS)}": each for each in documents}
     written = [document(id, 1, row) for id, row in sent.items()]
     assert_applied(one.write(batch(*written)))

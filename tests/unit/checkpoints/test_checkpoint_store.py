@@ -400,7 +400,7 @@ def test_a_field_is_stored_unless_it_has_its_default(tmp_path, name):
 
 
 def test_the_defaults_of_a_checkpoint_stay_as_they_are():
-    """They are not stored, so another default would change what was stored."""
+    """Defaults are not stored, so another default would change checkpoints that are on disk."""
     fields = at("1-x").to_json()
     del fields["seq"], fields["digest"]
     assert fields == {
@@ -469,7 +469,7 @@ def test_a_save_costs_the_same_however_many_checkpoints_there_are(tmp_path, monk
 
 @pytest.mark.proof
 def test_saves_take_microseconds_with_ten_thousand_checkpoints(tmp_path):
-    """One by itself, and a thousand that share a flush; CPU, for the disk is the machine's."""
+    """Measure a single save, and a thousand that share a flush; CPU time only, since disks differ."""
     keys = [TailKey("users", f"couch/user-{number:05}") for number in range(10_000)]
     with CheckpointStore(tmp_path) as store:
         for key in keys:
@@ -497,7 +497,7 @@ def test_saves_take_microseconds_with_ten_thousand_checkpoints(tmp_path):
 
 
 def test_a_save_takes_few_calls(tmp_path):
-    """It went through a whole dictionary once: 157 calls of our own."""
+    """A save once went through a whole dictionary, with 157 calls of our own."""
     calls = Counter()
 
     def count(frame, event, _):

@@ -85,7 +85,7 @@ def test_only_the_tail_whose_line_is_damaged_is_refused(path, harm, again, caplo
 
 
 def test_a_journal_that_was_cut_off_lacks_what_stood_behind(path):
-    """It was closed, so that its length is known: this is no crash."""
+    """The journal was closed, so its length is known and the loss cannot be due to a crash."""
     journal = path / "journal"
     journal.write_bytes(journal.read_bytes()[:-20])
     with pytest.raises(IntegrityError, match="journal: the file is cut off: 3 of 4 entries are left"):
@@ -124,7 +124,7 @@ def test_a_journal_that_is_missing_is_not_a_new_store(path, left):
 
 
 def test_before_a_damaged_commit_no_checkpoint_is_trusted(path):
-    """It may have held an operator's edit of any of them. Those that were saved after it go on."""
+    """The commit may have edited any checkpoint; so only those that were saved after it are trusted."""
     with CheckpointStore(path) as store:
         store.save(ONE, at("3-x"))
         store.save(TWO, at("4-x"))

@@ -179,7 +179,7 @@ def test_a_value_that_cannot_be_written_is_said_each_time_and_nothing_is_lost(tm
 
 
 def test_a_full_file_system_is_no_success(tmp_path):
-    """With the real thing where a limit can stand for it: no file may be longer than 4 kB."""
+    """A real limit stands for the full file system: no file may be longer than 4 kB."""
     script = """
 import resource, signal, sys
 from checkpoints import POD, StoreWriteError

@@ -73,7 +73,7 @@ class Crashes(RuleBasedStateMachine):
 
     @rule(key=KEYS, value=VALUES)
     def remove_and_add_again(self, key, value):
-        """It stands elsewhere then."""
+        """The key is in another place afterwards."""
         if key in self.memory:
             self.memory.remove(key)
             self.note(key)
@@ -81,7 +81,7 @@ class Crashes(RuleBasedStateMachine):
 
     @rule(keys=st.sets(KEYS, max_size=6))
     def keep_only(self, keys):
-        """So many holes that the keys move up."""
+        """Leaves so many holes that the keys move up."""
         self.remove([key for key in self.state() if key not in keys])
 
     @rule()

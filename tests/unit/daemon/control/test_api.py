@@ -128,7 +128,7 @@ def spoil(office: Office) -> None:
 
 
 def test_a_reset_works_over_a_checkpoint_that_cannot_be_read(office: Office) -> None:
-    """It is the remedy that the refusal names."""
+    """The refusal names the reset as its remedy."""
     spoil(office)
     with pytest.raises(IntegrityError):
         office.call("get_checkpoint", key="cases")

@@ -77,7 +77,7 @@ def yard(tmp_path: Path) -> Iterator[Callable[[Behaviour], Yard]]:
 def test_a_second_repair_that_comes_before_the_tail_is_back_has_it_rest_on(
     yard: Callable[[Behaviour], Yard],
 ) -> None:
-    """After the first it was told to start, but its old greenlet had not been cleared away yet."""
+    """After the first repair the tail was told to start, but its old greenlet was not cleared away yet."""
     made = yard(well)
     made.supervisor.start_all()
     gevent.sleep(0)
@@ -134,7 +134,7 @@ def test_no_reload_begins_during_a_repair_and_a_removed_tail_is_not_repaired(
 
 
 def test_a_repair_of_a_shared_pillow_holds_up_no_reload(yard: Callable[[Behaviour], Yard]) -> None:
-    """It may wait for a partition whose remedy is a reload."""
+    """The repair may wait for a partition that only a reload lets run again."""
     made = yard(well)
     made.calls._tails.are_shared = True
     made.quick = True

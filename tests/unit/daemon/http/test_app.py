@@ -325,7 +325,7 @@ PLAIN = [each for each in OPERATIONS if each.is_safe and "{" not in each.path an
 
 @pytest.mark.parametrize("operation", PLAIN, ids=lambda each: each.id)
 def test_the_short_way_answers_as_flask_does(shared: Served, operation: Operation) -> None:
-    """Whatever is asked, by whomever: with and without a token, from another site, with a body."""
+    """Both answer alike with and without a token, from another site, and with a body."""
     digest = hashlib.sha256(TOKENS["ops"].encode()).hexdigest()
     known = TokenOptions.model_validate({"name": "ops", "sha256": digest})
     settings = AppSettings(kind="admin", redactor=Redactor([]), tokens=Tokens([known], SystemClock()))

@@ -103,7 +103,7 @@ def test_tls_is_of_today(shared: Served, version: ssl.TLSVersion, answers: bool)
 def test_clients_are_refused_where_no_server_can_be_made(
     listeners: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is made when the first client connects, who must not wait for nobody."""
+    """The server is made when the first client connects, which must not wait in vain if that fails."""
     reported: list[object] = []
     monkeypatch.setattr("daemon.http.contract.load_contract", lambda: 1 / 0)
     monkeypatch.setattr(

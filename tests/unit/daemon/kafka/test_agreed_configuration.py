@@ -74,7 +74,7 @@ def test_when_nobody_runs_the_former_one_the_next_counts_and_those_who_have_it_n
 
 
 def test_two_that_start_together_do_not_depose_each_other() -> None:
-    """Neither has told anything yet, and one of them has the configuration that counts."""
+    """Neither daemon has published a status yet, and one of them has the configuration that counts."""
     service = Service()
     service.at("a", filter="1").settle()
     other = service.at("b", filter="2")

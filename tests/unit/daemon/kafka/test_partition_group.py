@@ -65,7 +65,7 @@ class Control:
         self.noted: dict[int, int] = {}
 
     def refresh(self) -> None:
-        """It is up to date."""
+        """Does nothing: the requests are up to date."""
 
     def count_resets(self, _pillow: str) -> int:
         return self.resets

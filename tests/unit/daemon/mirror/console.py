@@ -25,5 +25,5 @@ class Said:
         return MirrorProgress(self._console, self.clock)
 
     def lines(self) -> list[str]:
-        """Without what moves a terminal's cursor."""
+        """Returns the lines without the codes that move a terminal's cursor."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", self._file.getvalue()).splitlines()

@@ -101,7 +101,7 @@ def test_a_manager_that_is_gone_does_not_harm_and_the_status_is_sent_again(tmp_p
 
 
 def test_two_may_send_while_the_manager_is_busy(manager: tuple[str, socket.socket]) -> None:
-    """As a reload and the supervisor's tick."""
+    """For example, a reload and the supervisor's tick send at the same time."""
     address, listener = manager
     notifier = Notifier({"NOTIFY_SOCKET": address}, SystemClock())
     for _ in range(8):  # the buffer of one sender is full before the queue of the receiver

@@ -130,7 +130,7 @@ def test_a_busy_target_is_asked_again_and_says_why_it_waits(tmp_path: Path) -> N
 
 
 def test_a_target_that_is_away_is_waited_for_without_end(tmp_path: Path) -> None:
-    """It may have been exchanged: nobody knows."""
+    """Nobody knows whether the builds in that target have already been exchanged."""
     clock = FakeClock()
     target = Target(*[AwayError("no route")] * 500)
     with switching(tmp_path, clock) as state:

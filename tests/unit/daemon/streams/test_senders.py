@@ -115,7 +115,7 @@ def test_all_readers_share_the_comparison():
 
 
 def test_all_readers_send_at_the_same_moment_and_the_same_bytes():
-    """Whatever moment each has come at."""
+    """It does not matter when each reader connected."""
     world = World()
     streams = []
     for _ in range(3):

@@ -126,7 +126,7 @@ def test_a_session_that_ends_under_twenty_readers_tries_a_changed_password_twice
 
 
 def test_readers_that_waited_for_the_first_one_go_on_all_at_once(server, clock):
-    """Whoever waited while the credentials were tried is not held up by the others who did."""
+    """Readers that waited while the credentials were tried do not hold up one another."""
     rest = Event()
 
     def answer(request: Request) -> object:
@@ -223,7 +223,7 @@ def test_a_private_database_leaves_the_others_alone_where_no_credentials_are_sen
 
 
 def test_readers_without_credentials_wait_for_nobody(server, clock):
-    """Not for the first one, and not after a cut: there is nothing to prove."""
+    """They wait neither for a first reader nor after a cut: there are no credentials to test."""
     all_there = Event()
 
     def answer(request: Request) -> object:

@@ -52,7 +52,7 @@ def test_f8_a_node_in_maintenance_is_left_alone_until_it_is_back(scripted_server
 
 
 def test_f8_a_node_that_fails_is_not_asked_again_at_once(scripted_server, clock):
-    """Its request may have been applied: whoever sent it decides."""
+    """The failed request may have been applied, so its sender decides whether to repeat it."""
     one, two = node(scripted_server, "one"), node(scripted_server, "two")
     one.on("GET", "/db", json_reply({"error": "nodedown"}, 503))
     couch = CouchClient(CouchConnection(url=[one.url, two.url]), clock=clock)

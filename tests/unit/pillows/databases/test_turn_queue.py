@@ -260,7 +260,7 @@ class Turns(RuleBasedStateMachine):
         assert self.queue.counts[DatabaseState.ACTIVE] == len(self.running)
 
     def teardown(self) -> None:
-        """Whoever is dirty and not held has a turn, if only all turns end well."""
+        """Every dirty database that is not held gets a turn, if all turns end well."""
         for name in list(self.running):
             self.queue.park(name, self.now)
         self.now += LONGEST_WAIT_SECONDS

@@ -18,7 +18,7 @@ def dead_letter(id: str) -> DeadLetter:
 
 
 def test_letters_are_due_though_the_clock_was_set_back_since(tmp_path):
-    """It ran ten years ahead when the document failed: its next try was ten years away."""
+    """The clock was ten years ahead when the document failed, so its retry was due ten years later."""
     clock = FakeClock(auto=False)
     clock.set_wall(clock.wall() + 10 * YEAR_SECONDS)
     dead_letters = DeadLetters(tmp_path / "letters", clock=clock)

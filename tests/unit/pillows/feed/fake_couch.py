@@ -34,7 +34,7 @@ def version(leaves: Leaves) -> int:
 
 @dataclass(kw_only=True)
 class Nuisance:
-    """How often what happens: probabilities for each response, row or document."""
+    """The probabilities of faults, for each response, row or document."""
 
     rewind: float = 0.0
     stale: float = 0.0

@@ -174,7 +174,7 @@ def test_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock):
 
 
 def test_a_server_that_ends_every_feed_at_once_is_asked_seldom_while_others_write(server, clock):
-    """Each response has a row then: it was asked again at once, 174 times a second."""
+    """Each response has a row then; once the next request followed immediately, 174 times a second."""
     count = 100
     rows = iter(range(2, 10**6))
 
@@ -192,7 +192,7 @@ def test_a_server_that_ends_every_feed_at_once_is_asked_seldom_while_others_writ
 
 
 def test_longpoll_answers_with_rows_may_follow_one_another(server, clock):
-    """They end with their first rows by their nature: what is written meanwhile does not wait a second."""
+    """A longpoll response ends with its first rows by design, so the next request need not wait a second."""
     rows = iter(range(2, 10**6))
     server.on(*CHANGES, reply(page([row(1)], "1-x")), lambda _: reply(page([row(n := next(rows))], f"{n}-x")))
     began = clock.monotonic()
@@ -212,7 +212,7 @@ def test_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_behin
 
 
 def test_a_server_that_cannot_be_reached_is_asked_every_few_seconds(clock):
-    """Seldom asked, a pillow stood still for up to a minute after the server was back."""
+    """When it was asked more seldom, a pillow stood still for up to a minute after the server was back."""
     tries = Retries()
     feed = feed_of("http://127.0.0.1:9", clock=clock, observer=tries)
     with taking(feed) as taken:
@@ -343,7 +343,7 @@ def test_far_behind_documents_are_fetched_apart_for_a_trial_and_at_the_head_they
 
 @pytest.mark.parametrize("mode", ["continuous", "longpoll"])
 def test_documents_that_are_to_be_fetched_apart_never_come_along(server, clock, mode):
-    """At the head they did, whatever was configured."""
+    """At the head the feed once brought documents, whatever was configured."""
     bare = row(2, doc=None)
     tail = [TAIL_HEAD + chunk(bare + b"\n"), HANG] if mode == "continuous" else reply(page([bare], "2-tok"))
     server.on(*CHANGES, reply(page([row(1, doc=None)], "1-x")), tail, [HANG])

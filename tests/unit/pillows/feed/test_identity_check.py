@@ -52,7 +52,7 @@ def test_a_database_recreated_under_a_running_feed_is_noticed(scripted_server, c
 
 
 def test_a_database_recreated_between_two_pages_is_noticed_before_the_first_row(scripted_server, clock):
-    """Its identity was believed for 2 s while page followed page: the target got rows of both."""
+    """The identity was once not checked for 2 s between pages, and the target got rows of both databases."""
     server = couchdb(scripted_server())
     server.on(*CHANGES, reply(page([row(1)], "1-x", 300)), reply(page([row(8)], "1-y", 299)))
     server.on("GET", "/db", info(), info("1800000000"))
@@ -164,7 +164,7 @@ def test_a3_purges_beyond_what_the_server_lists_are_said(scripted_server, clock)
 
 
 def test_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):
-    """Whoever leaves the feed with what waited in it reads on as from before the purge."""
+    """A reader that leaves the feed before it was told of a purge is told of it the next time."""
     server = couchdb(scripted_server())
     purged(server, "gone")
     server.on("GET", "/db", info(purge_seq="0-x"), info(purge_seq="3-y"))

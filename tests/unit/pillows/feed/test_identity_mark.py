@@ -67,7 +67,7 @@ def synced(running: Any, plan_: Parts) -> Any:
 
 
 def test_a_database_recreated_while_nobody_looked_is_noticed(tmp_path, running, couch):
-    """Each start marked whatever database was there, so that none was ever another."""
+    """Each start once marked whatever database was there, so that none was ever found to be another."""
     memory = MemoryTransport()
     settings = marking(tmp_path, couch, memory)
     assert synced(running, settings).marked

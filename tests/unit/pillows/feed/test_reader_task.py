@@ -109,7 +109,7 @@ ASKING: dict[str, Any] = {
 
 @pytest.mark.parametrize("asking", ASKING)
 def test_a_stop_ends_a_pillow_whose_first_question_hangs(server: ScriptedServer, tmp_path, running, asking):
-    """It waited for the answer: up to 15 s."""
+    """A stop once waited up to 15 s for the answer."""
     route, source = ASKING[asking]
     server.on(*route, [HANG])
     sockets, greenlets_before = open_sockets(), greenlets()

@@ -95,7 +95,7 @@ def test_rows_have_the_same_values_whether_they_come_as_json_or_not(row):
     ids=repr,
 )
 def test_a_value_that_json_would_change_is_the_same_as_without_workers(value):
-    """So a target refuses or writes it alike."""
+    """A target must accept or refuse a value alike, with workers and without."""
     (row,) = there_and_back(rows_of({"v": value})).rows["cases"]
     assert row == {"v": value}
     assert type(row["v"]) is type(value)

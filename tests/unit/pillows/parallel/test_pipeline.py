@@ -451,7 +451,7 @@ def test_the_feed_brings_documents_again_once_no_more_workers_are_wanted(make_wo
 
 
 def test_an_isolated_pillow_is_never_carried_here(make_world):
-    """Not even if workers cannot be started while nothing is on its way to them."""
+    """It fails instead, even if workers cannot be started while nothing is on its way to them."""
     world = make_world(workers=0, isolate=True)
     signs = [batch(None), batch(None)]
     world.carry(*signs, *batches_of(1), before={1: lambda: world.pool.events.failed(FatalError("Changed."))})

@@ -82,7 +82,7 @@ def test_workers_whose_modules_take_too_much_memory_are_given_up_with_the_settin
 
 @pytest.mark.parametrize("function", [worker_functions.take_memory, worker_functions.share_memory])
 def test_a_task_that_takes_all_memory_ends_its_worker_and_the_kernel_need_not_do_it(function):
-    """By itself at the bound; by the pool, if the bound does not count that kind of memory."""
+    """The worker ends at its memory limit; the pool kills it if the limit does not count that memory."""
     events = Events()
     limits = WorkerLimits(memory_bytes=100 * 2**20)
     pool = pool_of("pillows.parallel.function_worker", events, limits, function)

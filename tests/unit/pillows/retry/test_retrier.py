@@ -14,7 +14,7 @@ from tests.support.recorder import Recorder
 
 
 def delays(errors):
-    """How long was waited after each of these errors."""
+    """Returns the seconds of the wait after each of these errors."""
     seen = Recorder()
     retrier = Retrier(KEY, StopAwareWaiter(FakeClock(), Event()), seen)
     left = list(errors)

@@ -16,7 +16,7 @@ class CrashError(Exception):
 
 
 def test_a_letter_is_kept_until_a_document_that_went_back_was_written_again(tmp_path, running, clock):
-    """It was cleared, for good, before the epoch was raised: the feed does not bring the document again."""
+    """It was once cleared before the epoch was raised; after a crash nothing brought the document again."""
     feed = ListFeed([batch(1, change("a", "2-restored", n=2), caught_up=True)])
     feed.sums = {"a": 2}
     memory = MemoryTransport()
@@ -97,7 +97,7 @@ def test_a_purge_is_known_only_once_what_was_purged_is_gone(tmp_path, running, f
 
 
 def test_what_is_created_anew_after_the_purge_is_known_is_written_too(tmp_path, running, filled):
-    """With the very revision number that it had; also where a server cannot tell what was purged."""
+    """The new document has the same revision number, and the server need not list what was purged."""
     told = ChangeBatch(changes=(), seq=None, purge_seq="2-p")
     again = batch(2, change("a", "1-b", n="new"))
     feed = ListFeed([batch(1), told, again], identity=purged("2-p"))

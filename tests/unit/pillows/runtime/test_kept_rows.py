@@ -55,7 +55,7 @@ def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp
 
 
 def test_a_letter_of_a_document_that_is_gone_keeps_no_row(tmp_path, running):
-    """As when its database is deleted and created anew: found by chaos, as a phantom."""
+    """Its database was deleted and created anew; `make chaos` found the row as a phantom."""
     target, broken = MemoryTransport(), set()
 
     def rows(doc):

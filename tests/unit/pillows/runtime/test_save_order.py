@@ -62,7 +62,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
 def test_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(
     tmp_path, running, monkeypatch, transactional
 ):
-    """Not at once: many batches share a turn of the disk, which only the checkpoint waits for."""
+    """Many batches share one sync of dead letters, and only the checkpoint waits for it."""
     target = MemoryTransport(transactional=transactional)
     feed = ListFeed([batch(f"{n}-a", change(f"good{n}"), change("bad")) for n in range(1, 20)])
     made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
@@ -189,7 +189,7 @@ def test_the_end_of_a_pass_takes_nothing_of_what_is_to_be_kept(tmp_path, running
 
 @pytest.mark.parametrize("when", ["open", "write", "finish_pass"])
 def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkeypatch, when):
-    """At the start, at a dead letter and a raised epoch, and at the end of a pass."""
+    """The disk fills at the start, at a dead letter, at a raised epoch, or at the end of a pass."""
     disk = FailingDisk(monkeypatch)
 
     class Filling(MemoryTransport):
@@ -217,7 +217,7 @@ def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkey
 
 
 def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
-    """Whatever else the store writes meanwhile: half a dead letter would crash each later start."""
+    """Half a dead letter would crash each later start, whatever else the store writes meanwhile."""
     target = MemoryTransport()
     ids = [f"bad-{n}" for n in range(120)]
     target.poison = set(ids)

@@ -100,7 +100,7 @@ def copy(**changed: Any) -> TargetState:
 
 
 def test_a_copy_of_as_many_edits_counts() -> None:
-    """It was written with the rows: the state directory's may be older, or newer by what was rolled back."""
+    """The copy was written with the rows; the state directory's may be older, or newer than a rollback."""
     found = decide(STORED, copy(seq=Seq.of("4-w")), transactional=True)
     assert found.checkpoint == replace(STORED, seq=Seq.of("4-w"))
     assert found.warnings == {}

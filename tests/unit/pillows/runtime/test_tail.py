@@ -172,7 +172,7 @@ def test_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
 
 
 def test_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, running):
-    """In lockstep: nobody runs ahead by more than the batch that grows."""
+    """No transport runs ahead of another one by more than the batch that grows."""
     slow, quick = MemoryTransport("slow"), MemoryTransport("quick")
     go = Event()
     write = slow.write
@@ -471,7 +471,7 @@ def test_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
 
 
 def test_how_much_is_behind_is_asked_for_while_the_feed_does_not_tell(tmp_path, running):
-    """While a target is away nothing is read, and what was said last grows old."""
+    """While a target is away nothing is read, and the feed's last number grows old."""
 
     asked_for = []
     clock = FakeClock()

@@ -39,7 +39,7 @@ def test_a_partial_failure_does_not_advance_the_token(tmp_path, running, clock):
 
 
 class Copying(MemoryTransport):
-    """Has the checkpoint that counts; one that comes alone fails as often as told."""
+    """A target with the checkpoint that counts; saving it without rows fails as often as told."""
 
     transactional = True
 

@@ -54,7 +54,7 @@ def write(replica: ReplicaWriter) -> WriteResult:
 
 
 def test_a_document_that_was_purged_and_created_anew_is_copied_once_no_copy_can_lag_so_long():
-    """It was waited for, for ever: the generation of the change never comes again."""
+    """The writer once waited forever for the revision number of the change, which never comes again."""
     source, target = Server("1-new"), Server()
     replica = ReplicaWriter(target, source, "db")  # type: ignore[arg-type]  # as much of them as it needs
     for _ in range(3):
@@ -81,7 +81,7 @@ def test_a_copy_that_catches_up_is_believed_at_once_and_doubted_anew():
 
 @pytest.mark.parametrize("error", ["nodedown", "timeout", "internal_server_error"])
 def test_a_document_that_the_source_cannot_read_now_is_not_taken_for_purged(error):
-    """It was purged from the target, with a whole shard of the source away for a moment."""
+    """It was once purged from the target while a whole shard of the source was away for a moment."""
     source, target = Server(), Server()
     source.docs = [{"error": {"id": "a", "rev": "undefined", "error": error}}]
     replica = ReplicaWriter(target, source, "db")  # type: ignore[arg-type]  # as above

@@ -23,7 +23,7 @@ def found(scratch: ComparisonTable) -> dict[str, list[str]]:
 
 
 def test_a_replica_s_own_design_documents_are_no_phantoms(scratch: ComparisonTable) -> None:
-    """Nor are those that the source has and does not tell of: a pass spares both."""
+    """Design documents that the source does not list are no phantoms either: a pass spares both."""
     scratch.put_source([("a", "1-a", 1, 1)])
     scratch.put_stored(
         0, [Stored(id=id, rev="1-a") for id in ("a", "b", "_design/own", "_design", "_designs/c")]

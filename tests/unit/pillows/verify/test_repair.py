@@ -73,7 +73,7 @@ def test_a_row_of_a_document_that_is_nowhere_goes(repair):
 
 
 def test_of_two_targets_the_one_that_is_newer_keeps_what_it_has(repair):
-    """One has just what lagging copies say; that is no reason to send it to both under a higher epoch."""
+    """One target agrees with lagging copies; that is no reason to write to both under a higher epoch."""
     behind, newer = holding(5), holding(6, n=6)
     newer.name = "newer"
     assert repair([behind, newer], change("a", "5-x", n=5), leaves={"a": 6}) == 1

@@ -113,7 +113,7 @@ def test_lines_that_are_not_headers_are_refused(header: bytes) -> None:
 
 
 def test_line_breaks_of_unicode_are_part_of_a_value() -> None:
-    """As in the proxies in front of us. Python's parser begins another header there."""
+    """The proxies in front of us parse them so, too. Python's parser begins another header there."""
     head = parse(b"X: a\x85Content-Length: 3")
     assert head.headers == {"x": "a\x85Content-Length: 3"}
 

@@ -28,7 +28,7 @@ FAR = LAP_ROWS * TRIAL_SHARE
 def laps(
     choice: FetchModeTuner, count: int, rates: dict[FetchMode, float], pending: int = FAR
 ) -> list[FetchMode]:
-    """Which way each of some laps went, where the ways are so fast (rows per second)."""
+    """Returns the mode of each of some laps, given the speed of both modes in rows per second."""
     went, at = [], 0.0
     choice.begin(at)
     for _ in range(count):

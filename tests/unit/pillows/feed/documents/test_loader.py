@@ -20,7 +20,7 @@ def rare(number: int, *, seq: int) -> ChangeBatch:
 
 
 def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a_request():
-    """One wanted document in a million changes: those behind it waited for 299 others."""
+    """With one wanted document in a million changes, the changes behind it once waited for 299 others."""
     given: list[ChangeBatch] = []
     held, most = 0, 0
 

@@ -336,7 +336,7 @@ def test_nobody_founds_a_group_while_another_does():
 
 
 def test_a_reading_is_closed_with_the_feed_that_began_it():
-    """Not when the garbage collector finds it, which may be at exit: it has a connection to end."""
+    """It has a connection to end; the garbage collector might find it only at the exit."""
     group = SharedFeed(
         lambda _: ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
     )
@@ -369,7 +369,7 @@ class Shared(Ending):
 
 
 def test_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
-    """It needs what the reading began at until that has come to the head, however new the next one is."""
+    """The shared feed reads from the oldest position that a reader needs until it is at the head."""
     clock = FakeClock(auto=False)
     shared: Any = Shared()
     group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)

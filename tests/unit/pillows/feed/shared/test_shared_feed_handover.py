@@ -38,7 +38,7 @@ class Slow:
 
 
 def test_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
-    """Its reading went on without a member, and would have served whoever joined next from elsewhere."""
+    """The new group's reading once went on without a member, and served the next reader wrongly."""
     feeds: list[Slow] = []
 
     def make_feed(_):
@@ -195,7 +195,7 @@ class Joining:
 
 
 def test_who_joins_reads_alone_until_the_shared_feed_is_at_the_head_with_it():
-    """It waited for those who might join too, and what was written meanwhile waited with it."""
+    """Once it waited for other readers that might join, and new changes waited with it."""
     joining = Joining()
     joining.own.tell("3-while-it-gathers")
     joining.sees("3-while-it-gathers")
