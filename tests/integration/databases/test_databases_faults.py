@@ -231,7 +231,7 @@ def test_a_database_whose_dead_letters_cannot_be_saved_is_read_again(
             pillow.until_parked(1)
     databases["a"].put("wrong", n={"not": "a number"})
 
-    def fail(_: DeadLetters) -> None:
+    def fail(*_: object) -> None:
         raise StoreWriteError("no space left")
 
     with running(config, tmp_path, ends_by_kill=True) as pillow:
