@@ -10,6 +10,9 @@ from msgspec.structs import replace
 from checkpoints import TailKey
 from pillows.runtime.status import State, TailStatus
 
+#: Why a partition counts as starting whose owner is unknown, silent or stuck.
+_SILENT = "no daemon reports it"
+
 T = TypeVar("T")
 
 #: The states, from the best to the worst. A pillow has the state of its worst partition.
@@ -25,20 +28,23 @@ _ORDER = (
 
 
 def merge_statuses(
-    key: TailKey, here: Mapping[int, TailStatus], elsewhere: Mapping[int, TailStatus]
+    key: TailKey, here: Mapping[int, TailStatus], elsewhere: Mapping[int, TailStatus], count: int
 ) -> TailStatus:
-    """Return the status of a pillow.
+    """Return the status of a pillow. A partition that no daemon has reported counts as starting.
 
     Args:
         key: the pillow's.
         here: partition -> status, for the partitions of this daemon.
         elsewhere: partition -> status, as reported by the other daemons.
+        count: how many partitions there were when they were last counted; 0 if they were not.
     """
-    known = {**elsewhere, **here}
-    if not known:
+    told = {**elsewhere, **here}
+    if not told:
         return TailStatus(
             pillow=key.pillow, source=key.source, state=State.STARTING, reason="waits for partitions", seq=""
         )
+    silent = TailStatus(pillow=key.pillow, source=key.source, state=State.STARTING, reason=_SILENT)
+    known = {number: told.get(number, silent) for number in range(max(count - 1, *told) + 1)}
     statuses = list(known.values())
     worst = max(known.items(), key=lambda each: _ORDER.index(each[1].state))
     return TailStatus(

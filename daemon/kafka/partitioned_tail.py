@@ -93,6 +93,7 @@ class PartitionedTail:
         self._clock = clock
         self._observer = observer
         self._began_at = clock.monotonic()
+        self._count = 0
         self._configuration = AgreedConfiguration(
             self.key.pillow,
             settings.digests,
@@ -135,13 +136,10 @@ class PartitionedTail:
             topics.describe_changes(self.key.source, self._settings.partitions),
             topics.describe_letters(pillow),
         ]
-        ensure(self._engine.producer, self._engine.options, wanted)
-        consumer = Consumer(
-            self._engine.options,
-            self._engine.make_group(pillow),
-            topics.changes(self.key.source),
-            self._group,
-        )
+        counts = ensure(self._engine.producer, self._engine.options, wanted)
+        changes = topics.changes(self.key.source)
+        self._count = counts[changes]
+        consumer = Consumer(self._engine.options, self._engine.make_group(pillow), changes, self._group)
         self._group.consumer = consumer
         consumer.start()
         try:
@@ -161,7 +159,8 @@ class PartitionedTail:
     def status(self) -> TailStatus:
         """Return the facts of all partitions together, those of other daemons included."""
         statuses = self._engine.statuses
-        merged = merge_statuses(self.key, dict(self._list_statuses()), statuses.find(self.key))
+        here, elsewhere = dict(self._list_statuses()), statuses.find(self.key)
+        merged = merge_statuses(self.key, here, elsewhere, self._count)
         if self._differences:
             return replace(merged, reason=f"stands by: {_describe_differences(self._differences)}")
         if self._clock.monotonic() - self._began_at < READER_SECONDS:

@@ -72,8 +72,11 @@ def create(options: KafkaConnection, missing: Sequence[Topic]) -> None:
     _administer(options, lambda admin: admin.create_topics(list(map(_to_new_topic, missing)), **_IN_TIME))
 
 
-def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]) -> None:
+def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]) -> Mapping[str, int]:
     """Create missing topics, and add missing partitions to existing ones.
+
+    Returns:
+        Topic -> its number of partitions; 0 if the brokers have just chosen it.
 
     Raises:
         PillowError: see `create`, and `Producer.send`.
@@ -87,6 +90,7 @@ def ensure(producer: Producer, options: KafkaConnection, wanted: Sequence[Topic]
         if topic.partitions is not None and topic.partitions > known.get(topic.name, topic.partitions)
     ]:
         _administer(options, lambda admin: admin.create_partitions(short, **_IN_TIME))
+    return {topic.name: max(known.get(topic.name, 0), topic.partitions or 0) for topic in wanted}
 
 
 def find_setting(options: KafkaConnection, topic: str, name: str) -> str | None:

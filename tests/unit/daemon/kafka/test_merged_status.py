@@ -20,9 +20,30 @@ def status(state: State, reason: str = "", pillow: str = "cases") -> TailStatus:
 
 def test_a_pillow_is_as_well_as_the_worst_of_its_partitions_wherever_they_are() -> None:
     found = merge_statuses(
-        KEY, {0: status(State.LIVE)}, {0: status(State.FAILED), 1: status(State.BACKING_OFF, "away")}
+        KEY, {0: status(State.LIVE)}, {0: status(State.FAILED), 1: status(State.BACKING_OFF, "away")}, 2
     )
     assert (found.state, found.reason) == (State.BACKING_OFF, "partition 1: away")
+
+
+@pytest.mark.parametrize("count", [0, 2, 4], ids=["not counted", "counted before more were added", "counted"])
+def test_a_partition_that_no_daemon_reports_is_not_live(count: int) -> None:
+    """Its owner may be stuck, or there may be none."""
+    live = status(State.LIVE)
+    found = merge_statuses(KEY, {0: live, 3: live}, {2: live}, count)
+    assert (found.state, found.reason) == (State.STARTING, "partition 1: no daemon reports it")
+    assert found.pending is None
+    found = merge_statuses(KEY, {0: live, 3: live}, {1: live, 2: live}, count)
+    assert (found.state, found.reason) == (State.LIVE, "2 of 4 partitions here")
+
+
+def test_the_last_partitions_are_missed_too() -> None:
+    found = merge_statuses(KEY, {0: status(State.LIVE)}, {1: status(State.LIVE)}, 4)
+    assert (found.state, found.reason) == (State.STARTING, "partition 2: no daemon reports it")
+
+
+def test_before_anything_is_known_it_waits() -> None:
+    found = merge_statuses(KEY, {}, {}, 4)
+    assert (found.state, found.reason) == (State.STARTING, "waits for partitions")
 
 
 @pytest.mark.parametrize("state", [State.BACKING_OFF, State.FAILED])
@@ -58,7 +79,7 @@ def test_every_field_of_a_partition_reaches_the_pillow() -> None:
         **{name: _make(name) for name in _names() - {"pillow", "source", "state"}},
     )
     empty = asdict(TailStatus(pillow="cases", source="couch/cases", state=State.STARTING))
-    found = asdict(merge_statuses(KEY, {0: filled}, {}))
+    found = asdict(merge_statuses(KEY, {0: filled}, {}, 1))
     kept = {name for name in _names() if found[name] != empty[name]} | {"pillow", "source"}
     assert _names() - kept == {"databases"}, "a shared pillow is on one database"
 
