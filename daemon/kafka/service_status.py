@@ -28,11 +28,18 @@ _log = structlog.get_logger("pillowd.kafka")
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """The value of a message: a status, wall-clock seconds, and the daemon that told it."""
+    """The value of a message: a status, and the daemon that told it."""
 
-    at: float
     status: TailStatus
     by: str = ""
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """A status, the offset of its message, and monotonic seconds when that came."""
+
+    offset: int
+    at: float
+    status: TailStatus
 
 
 class ServiceStatus:
@@ -42,7 +49,7 @@ class ServiceStatus:
         options: the cluster.
         topic: its name.
         producer: sends the messages. Its owner closes it.
-        clock: for ages.
+        clock: for ages. They count from when a status was heard: another machine's clock may be wrong.
         instance_id: of this daemon.
     """
 
@@ -60,32 +67,32 @@ class ServiceStatus:
         self._producer = producer
         self._instance_id = instance_id
         self._clock = clock
-        self._known: dict[TailKey, tuple[float, TailStatus]] = {}  # with wall-clock seconds
+        self._known: dict[TailKey, _Heard] = {}
         self._heard_at: dict[str, float] = {}  # pillow -> monotonic seconds
         self._next_offset: int | None = None
         self._follower: TopicFollower | None = None
 
     def open(self) -> None:
-        """Read the whole topic, and follow it from then on.
+        """Follow the topic from its end on: how old the statuses are that it holds is not known.
 
         Raises:
             PillowError: the topic can't be read.
         """
         next_offset = self._read()
-        self._heard_at.clear()  # how old these are depends on the clocks of other machines
+        self._known.clear()
+        self._heard_at.clear()
         self._follower = TopicFollower(self._options, self._topic, next_offset, self._take)
 
     def tell(self, statuses: Sequence[TailStatus]) -> None:
         """Publish the status of the tails of this daemon. Ignore a failure: the next status follows."""
         if not statuses:
             return
-        now = self._clock.wall()
         messages = [
             Message(
                 id=each.source,
                 key=str(TailKey(each.pillow, each.source)).encode(),
                 topic=self._topic,
-                value=msgspec.json.encode(_Told(now, each, self._instance_id)),
+                value=msgspec.json.encode(_Told(each, self._instance_id)),
                 headers=[],
                 partition=0,
             )
@@ -102,11 +109,11 @@ class ServiceStatus:
         Args:
             key: the pillow's.
         """
-        now, found = self._clock.wall(), {}
-        for tail, (at, status) in self._known.items():
+        since, found = self._clock.monotonic() - STALE_SECONDS, {}
+        for tail, heard in self._known.items():
             whole, number = split_partition(tail)
-            if whole == key and number is not None and abs(now - at) <= STALE_SECONDS:
-                found[number] = status
+            if whole == key and number is not None and heard.at >= since:
+                found[number] = heard.status
         return found
 
     def listen(self, key: TailKey) -> float | None:
@@ -125,8 +132,10 @@ class ServiceStatus:
 
     def get(self, key: TailKey) -> TailStatus | None:
         """Return the status of one tail; None if no daemon published it recently."""
-        at, status = self._known.get(key, (0.0, None))
-        return status if abs(self._clock.wall() - at) <= STALE_SECONDS else None
+        heard = self._known.get(key)
+        if heard is None or self._clock.monotonic() - heard.at > STALE_SECONDS:
+            return None
+        return heard.status
 
     def close(self) -> None:
         """Stop following the topic."""
@@ -153,6 +162,9 @@ class ServiceStatus:
             _log.warning("status.not_read", topic=self._topic, offset=message.offset(), error=str(error))
             return
         key = TailKey(told.status.pillow, told.status.source)
-        self._known[key] = told.at, told.status
+        offset, now = message.offset() or 0, self._clock.monotonic()
+        if key in self._known and offset <= self._known[key].offset:
+            return  # `listen` reads again what was heard a while ago
+        self._known[key] = _Heard(offset, now, told.status)
         if told.by != self._instance_id:
-            self._heard_at[key.pillow] = self._clock.monotonic()
+            self._heard_at[key.pillow] = now

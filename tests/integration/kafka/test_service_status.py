@@ -54,16 +54,20 @@ def test_a_daemon_of_another_version_is_understood_and_silences_no_other(
 ) -> None:
     clock = SystemClock()
     known = {"pillow": "newer", "source": "couch/cases", "state": "live"}
-    with closing(ServiceStatus(options, topic, producer, clock)) as status:
-        if is_open:
-            status.open()
-        newer = {"at": clock.wall(), "status": {**known, "field_of_tomorrow": 1}, "other": 2}
-        unknown_state = {"at": clock.wall(), "status": {**known, "pillow": "odd", "state": "dreaming"}}
+    newer = {"status": {**known, "field_of_tomorrow": 1}, "other": 2}
+    unknown_state = {"status": {**known, "pillow": "odd", "state": "dreaming"}}
+
+    def tell() -> None:
         tell_of_another_version(producer, topic, "newer", newer)
         tell_of_another_version(producer, topic, "odd", unknown_state)
         status.tell([STATUS])
+
+    with closing(ServiceStatus(options, topic, producer, clock)) as status:
         if not is_open:
-            status.open()
+            tell()
+        status.open()
+        assert status.get(TailKey("cases", "couch/cases")) is None, "nobody knows how old it is"
+        tell()
         wait_until(lambda: status.get(TailKey("cases", "couch/cases")) == STATUS)
         found = status.get(TailKey("newer", "couch/cases"))
         assert found is not None
