@@ -69,18 +69,27 @@ def merge_statuses(
 
 
 def limit_by_reader(status: TailStatus, reader: TailStatus | None) -> TailStatus:
-    """Return the status of a pillow, made worse if its database's reader is in a worse state.
+    """Return a pillow's status as far as its reader allows: what that has not read is pending, too.
 
     Args:
         status: of the pillow.
         reader: the reader's status; None if no daemon reported it recently.
     """
     if reader is None:
-        state, reason = State.BACKING_OFF, "no daemon reads its database into the topic"
-    elif reader.state in (State.BACKING_OFF, State.FAILED):
-        state, reason = reader.state, f"its database is not read into the topic: {reader.reason}"
-    else:
-        return status
+        return _limit(status, State.BACKING_OFF, "no daemon reads its database into the topic")
+    status = replace(
+        status,
+        pending=_add([status.pending, reader.pending]),
+        lag_seconds=_greatest([status.lag_seconds, reader.lag_seconds]),
+        seconds_to_go=None if reader.pending else status.seconds_to_go,
+    )
+    if reader.state in (State.BACKING_OFF, State.FAILED):
+        return _limit(status, reader.state, f"its database is not read into the topic: {reader.reason}")
+    return _limit(status, reader.state, f"{status.reason}; its database is still read into the topic")
+
+
+def _limit(status: TailStatus, state: State, reason: str) -> TailStatus:
+    """Return a status with another state and its reason, if that state is worse."""
     if status.state in (State.STOPPED, State.PAUSED) or _ORDER.index(status.state) >= _ORDER.index(state):
         return status
     return replace(status, state=state, reason=reason)

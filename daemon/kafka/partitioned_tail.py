@@ -163,9 +163,10 @@ class PartitionedTail:
         merged = merge_statuses(self.key, here, elsewhere, self._count)
         if self._differences:
             return replace(merged, reason=f"stands by: {_describe_differences(self._differences)}")
-        if self._clock.monotonic() - self._began_at < READER_SECONDS:
+        reader = statuses.get(TailKey(READER, self.key.source))
+        if reader is None and self._clock.monotonic() - self._began_at < READER_SECONDS:
             return merged
-        return limit_by_reader(merged, statuses.get(TailKey(READER, self.key.source)))
+        return limit_by_reader(merged, reader)
 
     def _stand_by(self, stop: Event) -> None:
         """Wait until our configuration is that of the service, or `stop` is set."""

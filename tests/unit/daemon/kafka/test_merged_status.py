@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict, fields, replace
 
 from checkpoints import TailKey
 from daemon.kafka.merged_status import limit_by_reader, merge_statuses
@@ -58,16 +58,37 @@ def test_a_pillow_whose_database_nobody_reads_is_not_live() -> None:
     assert (found.state, found.reason) == (State.BACKING_OFF, "no daemon reads its database into the topic")
 
 
-@pytest.mark.parametrize("state", [State.STARTING, State.CATCHING_UP, State.LIVE])
-def test_a_reader_that_reads_changes_nothing(state: State) -> None:
-    live = status(State.LIVE)
-    assert limit_by_reader(live, status(state, pillow="reader")) is live
+@pytest.mark.parametrize("state", [State.STARTING, State.CATCHING_UP])
+def test_a_pillow_whose_database_is_not_read_to_its_head_is_not_live(state: State) -> None:
+    live = replace(
+        status(State.LIVE, "2 of 4 partitions here"), pending=3, lag_seconds=0.0, seconds_to_go=0.1
+    )
+    reader = replace(status(state, pillow="reader"), pending=2_000_000, lag_seconds=60.0)
+    assert limit_by_reader(live, reader) == replace(
+        live,
+        state=state,
+        reason="2 of 4 partitions here; its database is still read into the topic",
+        pending=2_000_003,
+        lag_seconds=60.0,
+        seconds_to_go=None,
+    )
+
+
+def test_what_a_live_reader_has_not_read_is_pending() -> None:
+    live = replace(status(State.LIVE, "all here"), pending=3)
+    found = limit_by_reader(live, replace(status(State.LIVE, pillow="reader"), pending=4))
+    assert found == replace(live, pending=7)
+
+
+def test_what_is_unknown_of_the_reader_is_unknown_of_the_pillow() -> None:
+    found = limit_by_reader(replace(status(State.LIVE), pending=3), status(State.LIVE, pillow="reader"))
+    assert (found.state, found.pending) == (State.LIVE, None)
 
 
 @pytest.mark.parametrize("state", [State.PAUSED, State.STOPPED, State.FAILED])
 def test_what_was_asked_for_and_what_is_worse_stands(state: State) -> None:
     other = status(state, "so")
-    assert limit_by_reader(other, status(State.BACKING_OFF, "away", pillow="reader")) is other
+    assert limit_by_reader(other, status(State.BACKING_OFF, "away", pillow="reader")) == other
 
 
 def test_every_field_of_a_partition_reaches_the_pillow() -> None:
