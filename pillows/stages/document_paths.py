@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import jmespath
@@ -32,7 +33,8 @@ def getter(path: str) -> Getter:
     """
     if _DOTTED.fullmatch(path):
         names = path.split(".")
-        return _top(names[0]) if len(names) == 1 else _dotted(names)
+        # A function of ours takes twice as long.
+        return methodcaller("get", names[0]) if len(names) == 1 else _dotted(names)
     try:
         return _searched(path, jmespath.compile(path).parsed)
     except (JMESPathError, RecursionError) as error:
@@ -87,13 +89,6 @@ def describe_mismatch(expression: str, error: JMESPathError) -> str:
     else:
         reason = str(error)
     return f"{expression!r} does not fit the document: {reason}."
-
-
-def _top(name: str) -> Getter:
-    def get(row: Mapping[str, Any]) -> Any:
-        return row.get(name)
-
-    return get
 
 
 def _dotted(names: Sequence[str]) -> Getter:

@@ -78,10 +78,11 @@ class Column(Struct, frozen=True, kw_only=True):
         """
         value = self.get(row)
         kind = type(value)
-        if value is None or (kind is str and not self.is_json):
+        if value is None:
+            return None
+        # JSON has a form for each text, whole number and boolean.
+        if not self.is_json and (kind is str or ((kind is int or kind is bool) and not self.is_text)):
             return value
-        if (kind is int or kind is bool) and not self.is_json and not self.is_text:
-            return value  # JSON has a form for all of them
         text = strict_json.encode(value, self.path)
         if self.is_json:
             return text.decode()

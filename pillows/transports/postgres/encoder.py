@@ -22,7 +22,7 @@ import msgspec
 from pillows import strict_json
 from pillows.errors import PermanentError
 from pillows.models import DocumentRows, Row
-from pillows.transports.common.columns import Column, pick
+from pillows.transports.common.columns import Column, decode
 
 _NULL = b"\\N"
 # Special characters of COPY's text format (PostgreSQL docs, "COPY", File Formats).
@@ -108,11 +108,13 @@ def _escape_json(raw: bytes) -> bytes:
 
 
 def _encode_values(row: Row, columns: Sequence[Column]) -> list[bytes]:
-    picked = zip(pick(row, columns), columns, strict=True)
-    return [_NULL if value is None else _encode_value(value, column) for value, column in picked]
+    decoded = decode(row)
+    return [_encode_value(column.value(decoded), column) for column in columns]
 
 
 def _encode_value(value: Any, column: Column) -> bytes:
+    if value is None:
+        return _NULL
     text = value if type(value) is str else _to_text(value)
     if column.is_json:
         return _escape_json(text.encode())
