@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -132,13 +133,18 @@ class Directory:
             return file.read()
 
     def replace(
-        self, name: str, data: bytes, *, mode: int = _FILE_MODE, temporary: str | None = None
-    ) -> None:
-        """Replace the file `name`, or make it; durable after the next `sync`.
+        self,
+        name: str,
+        data: bytes | Iterator[bytes],
+        *,
+        mode: int = _FILE_MODE,
+        temporary: str | None = None,
+    ) -> int:
+        """Replace the file `name`, or make it; durable after the next `sync`. Return its size in bytes.
 
         Args:
             name: the file.
-            data: its new content.
+            data: its new content, as a whole or in pieces.
             mode: its permissions, before the umask.
             temporary: name of the temporary file; by default it holds the process's pid.
 
@@ -147,12 +153,13 @@ class Directory:
         """
         temporary = temporary or f"{name}.tmp-{os.getpid()}"
         try:
-            self._write(temporary, data, mode)
+            size_bytes = self._write(temporary, iter([data]) if isinstance(data, bytes) else data, mode)
             self._rename(temporary, name)
         except BaseException:
             with contextlib.suppress(OSError):  # `open_locked` removes leftovers
                 self.remove(temporary)
             raise
+        return size_bytes
 
     def append(self, name: str, data: bytes) -> None:
         """Append to the file `name`; durable when this returns.
@@ -161,7 +168,7 @@ class Directory:
             FileNotFoundError: no file has that name.
             OSError: the write failed. The file may hold any part of `data`, now or after a crash.
         """
-        self._write_to(self._opener(name, os.O_WRONLY | os.O_APPEND), data)
+        self._write_to(self._opener(name, os.O_WRONLY | os.O_APPEND), iter([data]))
 
     def link(self, name: str, other: str) -> None:
         """Give the file `name` a second name; durable after the next `sync`.
@@ -202,20 +209,24 @@ class Directory:
     def _opener(self, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
 
-    def _write(self, name: str, data: bytes, mode: int = _FILE_MODE) -> None:
-        self._write_to(
-            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode, dir_fd=self._fd), data
-        )
+    def _write(self, name: str, pieces: Iterator[bytes], mode: int) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        return self._write_to(os.open(name, flags, mode, dir_fd=self._fd), pieces)
 
-    def _write_to(self, fd: int, data: bytes) -> None:
+    def _write_to(self, fd: int, pieces: Iterator[bytes]) -> int:
+        """Write to a descriptor, and close it. Return the number of bytes."""
+        size_bytes = 0
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._put(fd, rest) :]
+            for piece in pieces:
+                size_bytes += len(piece)
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[self._put(fd, rest) :]
             if self.durable:
                 self._fsync(fd)
         finally:
             os.close(fd)
+        return size_bytes
 
     def _put(self, fd: int, data: memoryview) -> int:
         return os.write(fd, data)

@@ -8,7 +8,7 @@ journal.damaged-1       a damaged journal, as it was found; an operator removes 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from itertools import count
 
@@ -63,19 +63,18 @@ def read_journal(directory: Directory) -> JournalScan | None:
     return scan
 
 
-def write_journal(directory: Directory, entries: Iterable[bytes]) -> int:
+def write_journal(directory: Directory, entries: Collection[bytes]) -> int:
     """Replace the journal with a snapshot; durable on return. Return its size in bytes.
 
     Raises:
         OSError: the write failed; the old or the new journal is there.
     """
-    data = format_snapshot(entries)
-    directory.replace(JOURNAL, data)
+    size_bytes = directory.replace(JOURNAL, format_snapshot(entries))
     directory.sync()
     if not _is_described(directory):  # last: until then a missing journal means that nothing was stored
         directory.replace(META, json.dumps({"format": FORMAT, "kind": KIND}).encode() + b"\n")
         directory.sync()
-    return len(data)
+    return size_bytes
 
 
 def keep_damaged(directory: Directory) -> str:

@@ -41,13 +41,13 @@ class FailingDisk:
         fsync = Directory._fsync
         sleep = monkey.get_original("time", "sleep")  # the patched one would let other greenlets run
 
-        def or_refuse(write: Callable[..., None]) -> Callable[..., None]:
-            def write_or_refuse(directory: Directory, name: str, data: bytes, **options: Any) -> None:
+        def or_refuse(write: Callable[..., Any]) -> Callable[..., Any]:
+            def write_or_refuse(directory: Directory, name: str, data: Any, **options: Any) -> Any:
                 if self.refusals:
                     self.refusals -= 1
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self.before_write(name, data)
-                write(directory, name, data, **options)
+                return write(directory, name, data, **options)
 
             return write_or_refuse
 

@@ -81,7 +81,8 @@ class Disk(Directory):
         else:
             self.names_now[name] = file
 
-    def _write(self, name, data, mode=0):
+    def _write(self, name, pieces, mode=0):
+        data = b"".join(pieces)
         file = File(b"")
         self._show(name, file)
         file.data = data[: len(data) // 2]
@@ -89,6 +90,7 @@ class Disk(Directory):
         file.data = data
         self._operation()
         file.synced = len(data)
+        return len(data)
 
     def append(self, name, data):
         if name not in self.names_now:

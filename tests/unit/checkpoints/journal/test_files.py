@@ -286,7 +286,7 @@ def test_a_directory_is_a_journals_by_its_name_or_by_what_meta_says(tmp_path, fi
 
 @pytest.mark.parametrize(("meta", "error"), [(NEWER, NewerFormat), (A_POD, StoreError)])
 def test_a_journal_of_a_newer_format_or_another_kind_is_refused(tmp_path, meta, error):
-    (tmp_path / "journal").write_bytes(format_snapshot([]))
+    (tmp_path / "journal").write_bytes(b"".join(format_snapshot([])))
     (tmp_path / ".meta").write_bytes(meta)
     with Directory(tmp_path) as directory, pytest.raises(error):
         read_journal(directory)

@@ -99,7 +99,7 @@ def test_closing_leaves_a_snapshot_without_commits(tmp_path):
         journal.sync()
     journal.put({B: 3})
     journal.close()
-    assert (tmp_path / "journal").read_bytes() == format_snapshot([b'["k","a",2]', b'["k","b",3]'])
+    assert (tmp_path / "journal").read_bytes() == b"".join(format_snapshot([b'["k","a",2]', b'["k","b",3]']))
     again = Journal(tmp_path)
     assert (value(again, A), value(again, B)) == (2, 3)
     again.close()

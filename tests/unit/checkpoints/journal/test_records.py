@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints.journal.records import (
+    PIECE_BYTES,
     JournalScan,
     decode_value,
     encode_entry,
@@ -30,7 +31,7 @@ def commit(**values):
 
 
 def snapshot(**values):
-    return format_snapshot(entries(**values))
+    return b"".join(format_snapshot(entries(**values)))
 
 
 def read(data):
@@ -58,6 +59,14 @@ def test_what_is_whole_is_read_in_order_without_findings(data, expected):
     scan = scan_journal(data)
     assert (read(data), scan.findings, scan.torn) == (expected, [], False)
     assert scan.snapshot_bytes + scan.appended_bytes == len(data)
+
+
+def test_a_snapshot_comes_in_pieces_of_bounded_size():
+    values = {f"n{number}": "x" * 1000 for number in range(200)}
+    pieces = list(format_snapshot(entries(**values)))
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) < PIECE_BYTES + 2000
+    assert read(b"".join(pieces)) == values
 
 
 def test_the_sizes_of_snapshot_and_commits_are_told_apart():
@@ -131,7 +140,7 @@ def test_a_line_that_is_not_ours_is_damaged_whatever_its_checksum(payload):
     line = b"%08x %s\n" % (zlib.crc32(payload), payload)
 
     assert scan_journal(line + commit(a=1)).findings
-    assert "damaged" in scan_journal(format_snapshot([]) + line + commit(a=1)).findings[0].problem
+    assert "damaged" in scan_journal(snapshot() + line + commit(a=1)).findings[0].problem
 
 
 def test_a_journal_that_was_not_read_is_empty():
@@ -154,7 +163,7 @@ JSON = st.recursive(
 
 @given(key=st.tuples(st.text(), st.text(), st.text()), value=JSON)
 def test_any_entry_comes_back_as_it_was(key, value):
-    scan = scan_journal(format_snapshot([]) + format_commit([encode_entry(key, value)]))
+    scan = scan_journal(snapshot() + format_commit([encode_entry(key, value)]))
     assert {key: decode_value(entry) for key, entry in scan.entries.items()} == {key: value}
 
 
