@@ -69,11 +69,17 @@ class Writer:
                 case _ if couch.session.get(f"{couch.url}/{id}", timeout=60).ok:
                     couch.delete(id)
 
-    def write_until(self, holds: Callable[[], object], *, seconds: float = 90.0) -> float:
+    def write_until(
+        self,
+        holds: Callable[[], object],
+        *,
+        seconds: float = 90.0,
+        explain: Callable[[], object] = lambda: "",
+    ) -> float:
         """Writes until something holds; returns the seconds."""
         began = time.monotonic()
         while not holds():
-            assert time.monotonic() - began < seconds
+            assert time.monotonic() - began < seconds, explain()
             self.write(10)
         return time.monotonic() - began
 
@@ -89,6 +95,10 @@ class Service:
         """How many partitions each running daemon has."""
         found = [re.match(r"(\d+) of \d+ partitions here", reason(each)) for each in self.running]
         return [int(each[1]) if each else -1 for each in found]
+
+    def describe(self) -> str:
+        """What each running daemon says, and the end of its log."""
+        return "\n".join(f"{statuses(each)}\n{each.log.read_text()[-3000:]}" for each in self.running)
 
     def start(self, daemon: Pillowd) -> None:
         daemon.start()

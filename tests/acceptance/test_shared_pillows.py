@@ -123,11 +123,11 @@ def test_many_rebalances_lose_nothing(
             case "hang":
                 crowd.running.remove(daemon)
                 daemon.signal(signal.SIGSTOP)
-        taken[way].append(writer.write_until(crowd.is_even))
+        taken[way].append(writer.write_until(crowd.is_even, explain=crowd.describe))
         if way == "hang":
             daemon.signal(signal.SIGCONT)
             crowd.running.append(daemon)
-            taken["woken"].append(writer.write_until(crowd.is_even))
+            taken["woken"].append(writer.write_until(crowd.is_even, explain=crowd.describe))
     wait_until(
         lambda: equal(world),
         seconds=120,
