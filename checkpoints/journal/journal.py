@@ -105,7 +105,7 @@ class Journal:
         self.restore({key: encode_entry(key, value) for key, value in values.items()})
 
     def restore(self, entries: Mapping[Key, bytes | None]) -> None:
-        """Store entries that `get` returned earlier; None removes an entry.
+        """Store entries as `get` returns them; None removes an entry.
 
         A commit cannot record a removal, so the next commit after a removal rewrites the whole file.
         """
