@@ -123,7 +123,7 @@ class TcpOptions(Options):
     Attributes:
         listen: `host:port`.
         tls: see `TlsOptions`.
-        tokens: who may use it; see `TokenOptions`.
+        tokens: the tokens of the clients that may use it; see `TokenOptions`.
         hosts: more names by which clients may call it (the `Host` header).
     """
 

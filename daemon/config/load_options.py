@@ -38,9 +38,9 @@ class LoadOptions(Options):
     """Worker processes that filter and transform while a pillow is far behind.
 
     Attributes:
-        workers: how many; `auto` is one less than there are cores, 8 at most. They are started when more than
-            10,000 changes are behind, and end at the head of the feed.
-        worker_memory: memory of a worker; one that has more is replaced.
+        workers: number of processes; `auto` is one fewer than there are cores, 8 at most. They are started
+            when more than 10,000 changes are behind, and end at the head of the feed.
+        worker_memory: most memory of a worker; one that has more is replaced.
     """
 
     workers: Annotated[

@@ -154,7 +154,7 @@ class PillowConfig(Options):
     """One pillow.
 
     Attributes:
-        enabled: whether it runs.
+        enabled: whether the pillow runs.
         source: the database that it reads.
         outputs: names of its outputs; a transport without `outputs` writes the first. By default one output
             with the pillow's name.

@@ -141,7 +141,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 def outcome_of(error: PillowError) -> str:
-    """Return what became of a request, as a metric counts it.
+    """Return the outcome of a failed request, as a metric counts it.
 
     Returns:
         `refused`: the server denies access, or rejects the request. `throttled`: it asked us to slow down.

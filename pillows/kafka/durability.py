@@ -1,4 +1,4 @@
-"""Whether what a cluster has acknowledged survives the loss of a broker.
+"""Find out whether the records that a cluster has acknowledged survive the loss of a broker.
 
 pillowd sends with `acks=all`, which means all copies that are up. With `min.insync.replicas=1` one is enough,
 and then `acks=all` promises no more than `acks=1` does.
@@ -12,7 +12,7 @@ from pillows.kafka.topics import ClusterDescription, find_setting
 
 
 def find_weakness(options: KafkaConnection, cluster: ClusterDescription, topic: str) -> str:
-    """Return what of a topic is lost with one broker, and the remedy; "" if nothing is, or we may not know.
+    """Return why a topic may lose records with one broker, and the remedy; "" if not, or if we may not ask.
 
     Args:
         options: the cluster.

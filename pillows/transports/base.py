@@ -300,7 +300,7 @@ class Transport(ABC):
         """Close every connection. May be called twice, and without `open`."""
 
     def make_switch(self) -> BuildSwitch:
-        """Return what lets two builds of the outputs change places. It connects for itself.
+        """Return the switch by which two builds of the outputs change places. It opens its own connection.
 
         Raises:
             ConfigError: the target has nothing like that.

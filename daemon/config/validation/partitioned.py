@@ -19,7 +19,7 @@ _MAX_DATABASE = 80
 
 
 def check_partitioned(config: Config) -> Iterator[ConfigProblem]:
-    """Yield what keeps pillows from running in partitions."""
+    """Yield the problems that keep pillows from running in partitions."""
     readers: dict[str, tuple[str, SourceOptions]] = {}
     for name, pillow in config.pillows.items():
         at: KeyPath = ("pillows", name)

@@ -16,13 +16,13 @@ class KafkaOutput(OutputOptions):
     """One topic.
 
     Attributes:
-        topic: its name. A missing topic is created when the pillow starts.
+        topic: name of the topic. A missing topic is created when the pillow starts.
         value: `row` writes the document's row, and makes a document with several a dead letter; `rows`
             always writes a list of all rows.
         envelope: `none`, or `debezium`: the value has the fields of a Debezium change event.
-        partitions: of a topic that is created; the brokers' default unless given.
-        replication_factor: of a topic that is created; the brokers' default unless given.
-        topic_config: of a topic that is created, such as `{ cleanup.policy: compact }`.
+        partitions: number of partitions of a topic that is created; the brokers' default unless given.
+        replication_factor: copies of a topic that is created; the brokers' default unless given.
+        topic_config: settings of a topic that is created, such as `{ cleanup.policy: compact }`.
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("topic",)

@@ -53,11 +53,11 @@ class PostgresConnection(Options):
     Attributes:
         dsn: libpq's connection string or URL, with its parameters for TLS, several hosts and so on.
         password: overrides one in the dsn.
-        schema_: of tables without one, and of `pillowd_checkpoint` and `pillowd_document`.
-        connect_timeout: for opening a connection.
-        statement_timeout: for one statement, in the server.
-        lock_timeout: for waiting for another session's lock.
-        write_timeout: for one batch in all, on our own clock.
+        schema_: schema of tables without one, and of `pillowd_checkpoint` and `pillowd_document`.
+        connect_timeout: longest time to open a connection.
+        statement_timeout: longest time of one statement, in the server.
+        lock_timeout: longest wait for another session's lock.
+        write_timeout: longest time of one batch in all, on our own clock.
         tombstone_ttl: how long a deleted document's version is remembered.
     """
 

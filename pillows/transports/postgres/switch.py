@@ -174,7 +174,7 @@ class PostgresSwitch(BuildSwitch):
             )
 
     def _prepare(self, cursor: psycopg.Cursor, exchange: Exchange) -> None:
-        """Do what keeps no reader of the live tables waiting: lock the others, copy privileges."""
+        """Take the steps for which no reader of the live tables waits: lock the others, copy privileges."""
         live = [Name(table.schema, table.live_name) for table in self._tables]
         incoming = [Name(table.schema, _park(table, exchange.incoming)) for table in self._tables]
         self._set_lock_timeout(cursor, _SHARED_LOCK_SECONDS)

@@ -275,7 +275,7 @@ class PostgresTransport(KeyedTransport):
         self._server.close()
 
     def make_switch(self) -> PostgresSwitch:
-        """Return what lets two builds change places; see `Transport.make_switch`."""
+        """Return the switch by which two builds change places; see `Transport.make_switch`."""
         return PostgresSwitch(self.key, self.connection, self._make_tables())
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:

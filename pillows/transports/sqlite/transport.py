@@ -164,7 +164,7 @@ class SqliteTransport(KeyedTransport):
         self._worker.run(self._worker.close)
 
     def make_switch(self) -> SqliteSwitch:
-        """Return what lets two builds change places; see `Transport.make_switch`."""
+        """Return the switch by which two builds change places; see `Transport.make_switch`."""
         return SqliteSwitch(self.key, self.connection, list(self._tables.values()))
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:

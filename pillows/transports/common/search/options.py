@@ -26,7 +26,7 @@ class SearchConnection(Options):
     Attributes:
         hosts: base URLs of one or several nodes, with their ports.
         ca_bundle: certificates to trust instead of the system's.
-        timeout: for one request; a bulk request that takes longer may still be applied.
+        timeout: longest time of one request; a bulk request that takes longer may still be applied.
         max_request: bytes of one bulk request; a single larger document goes alone.
         connections_per_node: requests in flight to one node.
         compress: gzip what we send; worth it over a network, not on one machine.
@@ -62,8 +62,8 @@ class SearchOutput(OutputOptions):
             for any other change, and a `checkpoint reset`, another index is filled.
         replaces: an index that pillowd did not create, and that the alias may point to until the first pass
             has filled an index of this pillow. Then the alias moves; the former index stays.
-        mapping: as in "Create index", without `mappings` around it.
-        settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
+        mapping: mapping of the index, as in "Create index", without `mappings` around it.
+        settings: settings of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
         pipeline: an ingest pipeline for every document.
         deletes: `hard` leaves nothing of a deleted document; its version is remembered for
             `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under

@@ -254,7 +254,7 @@ class SearchTransport(KeyedTransport):
             client.close()
 
     def make_switch(self) -> SearchSwitch:
-        """Return what lets two builds change places; see `Transport.make_switch`."""
+        """Return the switch by which two builds change places; see `Transport.make_switch`."""
         return SearchSwitch(self.key, self.make_client, self.outputs)
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:

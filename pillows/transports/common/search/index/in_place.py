@@ -50,7 +50,7 @@ def describe_spec(spec: IndexSpec) -> dict[str, Any]:
 
 
 def find_change(applied: Mapping[str, Any], wanted: IndexSpec) -> IndexChange | None:
-    """Return what changes in an index; None if rows that are there can't follow.
+    """Return the changes to an index; None if its present rows can't follow.
 
     Args:
         applied: what `describe_spec` returned for the configuration that the index was last opened with.
