@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "explanation" / "speed.md"
 
 
 def main() -> int:
-    """Measure, print, and return 0 if every share is as large as asked."""
+    """Measure, print, and return 0 if every share is as large as required."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

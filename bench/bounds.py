@@ -17,7 +17,7 @@ READS = (CURL, "ids + 4 x _bulk_get")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where pillowd writes to.
+    """A target that pillowd writes to.
 
     Attributes:
         name: of the target.
@@ -57,7 +57,7 @@ class Share:
 
     @property
     def of_bound(self) -> float | None:
-        """Its rate by the bound."""
+        """The rate, divided by the bound."""
         return self.rate / self.bound if self.bound else None
 
     @property

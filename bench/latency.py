@@ -90,7 +90,7 @@ Look = Callable[[Sequence[str]], Iterable[tuple[str, float]]]
 
 @contextmanager
 def look_at_table(dsn: str, table: str) -> Iterator[Look]:
-    """Yield what looks into a table; a document is visible from the first look on that finds it."""
+    """Yield the function that looks into a table: a document is visible once a look has found it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
 
         def look(wanted: Sequence[str]) -> Iterable[tuple[str, float]]:
@@ -104,7 +104,7 @@ def look_at_table(dsn: str, table: str) -> Iterator[Look]:
 
 @contextmanager
 def look_at_feed(database_url: str) -> Iterator[Look]:
-    """Yield what knows when each line of the continuous feed came, which a thread reads."""
+    """Yield the function that tells when each line of the continuous feed came; a thread reads the feed."""
     database = source(database_url)
     parts = urlsplit(database.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=LONGEST_SECONDS)

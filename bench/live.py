@@ -62,7 +62,7 @@ def _measure(servers: Servers, rate: float, seconds: float) -> Latency:
 
 
 def _run(servers: Servers, url: str, rate: float, seconds: float, *target: str) -> dict[str, float]:
-    """Run the writer, which is also what looks, in a process of its own."""
+    """Run the writer, which also looks for its documents, in a process of its own."""
     command = [sys.executable, "-m", "bench.latency", url, *target, str(rate), str(seconds)]
     environ = os.environ | servers.couch.environ
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)

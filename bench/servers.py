@@ -152,7 +152,7 @@ class Servers:
         return recorded
 
     def curl_command(self, file: Path) -> list[str]:
-        """Return what reads the whole feed with its documents into a file."""
+        """Return the command that reads the whole feed with its documents into a file."""
         url = f"{self.database.url}/{FEED}"
         return ["curl", "--config", str(self.curlrc), "-sSf", "-o", str(file), url]
 

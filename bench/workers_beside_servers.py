@@ -115,7 +115,7 @@ def find_bound(read: Reading, load: Reading, fetching: Reading, server: str, cor
 def compare(
     target: Target, read: Reading, load: Reading, ways: Sequence[Sequence[Reading]], cores: int
 ) -> Cost:
-    """Return what workers cost.
+    """Return the cost of workers.
 
     Args:
         target: where pillowd wrote to.

@@ -1,1 +1,1 @@
-"""Programs that do a like job, on the same documents and servers: `make bench-peers`."""
+"""Similar programs, on the same documents and servers: `make bench-peers`."""

@@ -16,7 +16,7 @@ FILES = ("package.json", "package-lock.json")
 
 
 def cht_sync(servers: Servers) -> Reading:
-    """Run what cht-sync does."""
+    """Copy the documents by cht-sync's method."""
     return _measure(servers, "cht-sync's method", "cht_sync.cjs")
 
 

@@ -69,7 +69,7 @@ def list_charts(figures: Figures) -> list[tuple[str, str, dict[str, float]]]:
 
 
 def format_sentence(figures: Figures) -> str:
-    """Return what the README says."""
+    """Return the sentence of the README."""
     ours, script = figures.find(OURS), figures.find(SCRIPT)
     return (
         f"How fast: on {figures.cores} cores, {ours.rate:,.0f} documents of 500 bytes per second into "

@@ -19,7 +19,7 @@ RESERVED = ("_design/", "_local/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How large things may be."""
+    """The most bytes of a document and of an attachment."""
 
     document: float = 8_000_000
     attachment: float = 2**30

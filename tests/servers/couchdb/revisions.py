@@ -73,7 +73,7 @@ class Revision:
 
     @property
     def rev(self) -> str:
-        """Its name."""
+        """The revision as text: generation, a dash and the hash."""
         return f"{self.generation}-{self.hash}"
 
     def path(self) -> list[Revision]:
