@@ -292,8 +292,8 @@ class Members:
         CouchDB reports the creation time in seconds, so two databases of the same second look alike. A
         reported deletion proves little: moving a shard also reports the deletion of one copy.
         """
-        database, stored = self._queue.get(tail.database), self._store.get(tail)
-        if database is None or stored is None or not database.was_deleted:
+        database = self._queue.get(tail.database)
+        if database is None or not database.was_deleted or (stored := self._store.get(tail)) is None:
             return False
         database.was_deleted = False
         created_at = stored.instance_start_time or ""
