@@ -42,9 +42,9 @@ def find_databases(config: Config) -> Mapping[TailKey, Database]:
             continue
         key, source = TailKey(READER, pillow.source.name), pillow.source
         known = found.get(key)
-        skip_design = source.skip_design and (known is None or known.source.skip_design)
-        # The pillows read the documents, so a reader fetches none unless it needs them.
-        own = {"documents": "bulk_get", "skip_design": skip_design}
+        # The pillows read the documents, so a reader fetches none unless it needs them. Each pillow leaves
+        # design documents out by itself, since a later one may want them.
+        own = {"documents": "bulk_get", "skip_design": False}
         found[key] = Database(
             connection=config.connections[source.connection].options,
             source=(known.source if known is not None else source).model_copy(update=own),

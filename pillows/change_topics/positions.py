@@ -13,8 +13,9 @@ from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.topic_log import read_log
 
-#: The record's format; a greater number was written by a newer pillowd.
-FORMAT = 1
+#: The record's format; a greater number was written by a newer pillowd. Readers of format 1 left design
+#: documents out unless a pillow wanted them at that time.
+FORMAT = 2
 
 
 class Position(Struct, frozen=True, kw_only=True):
@@ -44,7 +45,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) -> Position | None:
     """Return the position up to which a database was read; None if no reader has begun.
 
-    The position is final only if the caller has fenced the former reader before.
+    The position is final only if the caller has fenced the former reader before. It is the beginning if the
+    reader was one of format 1.
 
     Args:
         options: the cluster.
@@ -69,9 +71,8 @@ def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) 
         ) from None
     if found.format > FORMAT:
         raise StateLostError(f"{where} was written by a newer pillowd.", remedy="update this one")
-    return Position(
-        seq=Seq(found.seq), identity=found.identity, ordinal=found.ordinal, missed_at=found.missed_at
-    )
+    seq = Seq(found.seq) if found.format == FORMAT else Seq.BEGINNING
+    return Position(seq=seq, identity=found.identity, ordinal=found.ordinal, missed_at=found.missed_at)
 
 
 def make_message(topics: ServiceTopics, source: str, position: Position) -> Message:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import gevent
+import msgspec
 import pytest
 from confluent_kafka import Message
 from gevent.event import Event
@@ -367,6 +368,25 @@ def test_a_position_that_couchdb_rejects_has_the_database_read_again(service: Se
     found.assert_agreeing()
     assert [each.id for each in found.changes if each.rev == PURGED_REV] == ["d1"]
     assert len(found.changes) == 5 + 4 + 1
+
+
+def test_a_position_of_the_first_format_has_the_database_read_again_for_its_design_documents(
+    service: Service,
+) -> None:
+    fill(service.couch, 5)
+    before = service.catch_up().position
+    assert before is not None
+    service.couch.put("_design/x", {"views": {}})
+    head = replace(before, seq=Seq.of(service.couch.changes(since=0)["last_seq"]))
+    message = make_message(service.topics, service.source, head)
+    record = msgspec.json.decode(message.value or b"") | {"format": 1}
+    message = replace(message, value=msgspec.json.encode(record))
+    with closing(Producer(KafkaConnection(servers=(service.server,)))) as producer:
+        assert not producer.send([message]).failures
+    found = service.catch_up()
+    found.assert_agreeing()
+    found.assert_complete(service.couch)
+    assert service.catch_up().count_repeated() == 5, "it is read again once"
 
 
 @pytest.mark.proof
