@@ -31,9 +31,12 @@ from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch, Document
 from pillows.retry.backoff import Backoff
 
-#: How long to wait for the version of a record in a database that was purged. The nodes of a cluster agree
-#: within seconds while they are up.
+#: How long to wait for the version of a record: the nodes of a cluster agree within seconds while they are
+#: up. Once the source is known to have gone back, many documents may have.
 LAG_SECONDS = 60.0
+_LAG_AGAIN_SECONDS = 6.0
+#: How often the database is asked after that until a lower version is believed.
+_LOOKS = 3
 
 
 class PartitionReader(Protocol):
@@ -111,6 +114,7 @@ class PartitionFeed:
         self._clock = clock
         self._skip_design = skip_design
         self._failure: str | None = None
+        self._lag_seconds = LAG_SECONDS
         self._purge_seq: str | None = None  # the last that was handed over
 
     @property
@@ -238,11 +242,15 @@ class PartitionFeed:
         backoff = Backoff()
         changes = piece.changes
         lagging_since: float | None = None
+        looks: list[Mapping[str, int]] = []
         loaded: list[Change] | None = None
         while loaded is None:
             try:
-                if lagging_since is not None and self._clock.monotonic() - lagging_since > LAG_SECONDS:
-                    changes = self._expect_less(changes)
+                if lagging_since is not None and self._clock.monotonic() - lagging_since > self._lag_seconds:
+                    looks.append(self._couch.leaves([each.id for each in changes]))
+                    if len(looks) >= _LOOKS:
+                        changes = [_expect_less(each, looks[-_LOOKS:]) for each in changes]
+                        self._lag_seconds = _LAG_AGAIN_SECONDS
                 loaded = self._couch.load_current(changes, identity) if changes else []
             except RetryableError as error:
                 if isinstance(error, LaggingError):
@@ -289,18 +297,6 @@ class PartitionFeed:
             purges_missed=missed,
         )
 
-    def _expect_less(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """Accept any version of the changed documents, if the database was ever purged.
-
-        A purge of one leaf lowers the leaf version, but the record with the higher one stays in the topic.
-
-        Raises:
-            RetryableError: the server cannot be asked.
-        """
-        if self._couch.identify().count_purges_since(None) == 0:
-            return changes
-        return [Change(id=each.id, revs=each.revs, leaf_version=0) for each in changes]
-
     def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
         """Wait before the next attempt, with signs of life."""
         self._failure = str(error)
@@ -310,6 +306,16 @@ class PartitionFeed:
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
             yield SIGN_OF_LIFE
+
+
+def _expect_less(change: Change, looks: Sequence[Mapping[str, int]]) -> Change:
+    """Return a change that expects the highest of the versions that were found, if that is lower.
+
+    A purge of one leaf lowers the leaf version, and so does a backup of the database that was restored. But
+    the record with the higher one stays in the topic.
+    """
+    found = max(each.get(change.id, change.leaf_version) for each in looks)
+    return replace(change, leaf_version=min(change.leaf_version, found))
 
 
 def to_offset(seq: Seq) -> int:

@@ -111,11 +111,10 @@ class Couch:
         self.versions = versions
         self.asked: list[list[str]] = []
         self.failures: list[Exception] = []
-        self.purges = 0
         self.lags = 0
 
-    def identify(self) -> DatabaseIdentity:
-        return DatabaseIdentity(purge_seq=f"{self.purges}-x")
+    def leaves(self, ids: Sequence[str]) -> dict[str, int]:
+        return {id: abs(self.versions[id]) for id in ids if id in self.versions}
 
     def load_current(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
         assert identity is not None
@@ -196,24 +195,31 @@ def test_nothing_is_handed_over_past_a_piece_that_can_not_be_read_now() -> None:
     assert states(found) == [("a", 1, False), ("b", 1, False)]
 
 
-def test_a_version_that_a_purge_took_back_is_not_waited_for_without_end() -> None:
-    couch = Couch(a=3, b=1)
-    couch.purges = 1
-    assert states(read(couch, [record(1, "a", 5), record(2, "b")])) == [("a", 3, False), ("b", 1, False)]
-    assert couch.lags > 3, "copies of a cluster lag, too"
-
-
-def test_a_version_is_waited_for_where_nothing_was_purged() -> None:
-    couch = Couch(a=3)
-    clock = FakeClock()
-
-    def catch_up() -> DatabaseIdentity:
-        if clock.monotonic() - began > 10 * LAG_SECONDS:
-            couch.versions["a"] = 5
-        return DatabaseIdentity(purge_seq="0-x")
-
+def test_a_version_that_a_purge_or_a_backup_took_back_is_not_waited_for_without_end() -> None:
+    couch, clock = Couch(a=3, b=2), FakeClock()
     began = clock.monotonic()
-    couch.identify = catch_up
+    found = read(couch, [record(1, "a", 5), record(2, "b", 2), record(3, "gone", 4)], clock=clock)
+    assert states(found) == [("a", 3, False), ("b", 2, False), ("gone", 4, True)]
+    assert LAG_SECONDS < clock.monotonic() - began < 5 * LAG_SECONDS, "copies of a cluster lag, too"
+
+
+def test_a_version_is_waited_for_while_one_copy_of_the_database_has_it() -> None:
+    """A lower one is believed only if it was found again and again."""
+    couch, clock = Couch(a=3), FakeClock()
+    answers = [3, 3, 5, 3, 3, 3]
+    couch.leaves = lambda ids: {id: answers.pop(0) for id in ids}
+    assert states(read(couch, [record(1, "a", 5)], clock=clock)) == [("a", 3, False)]
+    assert answers == []
+
+
+def test_a_version_that_comes_late_is_handed_over() -> None:
+    couch, clock = Couch(a=3), FakeClock()
+
+    def catch_up(ids: Sequence[str]) -> dict[str, int]:
+        couch.versions["a"] = 5
+        return dict.fromkeys(ids, 3)
+
+    couch.leaves = catch_up
     assert states(read(couch, [record(1, "a", 5)], clock=clock)) == [("a", 5, False)]
 
 
@@ -320,7 +326,6 @@ def test_a_request_never_lowers_the_version_that_a_change_before_or_after_it_has
         [request(1, "cases", "a"), record(2, "a", 5)],
     ):
         couch = Couch(a=3)
-        couch.purges = 1
         assert states(read(couch, taken)) == [("a", 3, False)]
         assert couch.lags > 1, "it was waited for"
 
