@@ -22,7 +22,7 @@ from daemon.supervision.supervised_tail import TailFactory
 from daemon.supervision.supervisor import TICK_SECONDS, Supervisor
 from pillows.change_topics.names import find_unit
 from pillows.clock import Clock
-from pillows.errors import FatalError, PillowError, RetryableError
+from pillows.errors import FencedError, PillowError, RetryableError
 from pillows.kafka.consumer import Consumer
 from pillows.kafka.group import REVOKE_SECONDS, Listener, Offset
 from pillows.observer import Observer
@@ -83,11 +83,15 @@ class Readers(Generic[Settings]):
         """Read until `stop` is set, or until another daemon with our member id has joined."""
         backoff = Backoff()
         while not stop.is_set():
-            self._follow_group(stop, backoff)
-            if isinstance(self.error, FatalError):
+            try:
+                self._follow_group(stop, backoff)
+            except Exception as error:  # noqa: BLE001 - without readers every pillow would stand still
+                _log.error("readers.crashed", exc_info=True)
+                self.error = RetryableError(f"The readers crashed: {error!r}.")
+            if isinstance(self.error, FencedError):
                 _log.error("readers.failed", reason=str(self.error))
                 return
-            if self.error is not None:
+            if self.error is not None:  # also a denial of access: a broker that restarts may deny it
                 delay_seconds = backoff.after(RetryableError(str(self.error)))
                 _log.warning("readers.retry", error=str(self.error), seconds=round(delay_seconds, 1))
                 self._clock.wait(stop, delay_seconds)
