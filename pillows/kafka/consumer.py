@@ -8,6 +8,7 @@ commit is fenced by the group's generation and not by ownership, so a late one m
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -77,6 +78,7 @@ class Consumer:
             servers=options.servers,
             topic=topic,
             max_queued_bytes=max_queued_bytes,
+            session_seconds=group.session_seconds,
             wake=self._watcher.send,
         )
 
@@ -240,6 +242,7 @@ class Consumer:
 
     def _on_wake(self) -> None:
         """Take the events of the thread. Runs in the hub, so it must not wait."""
+        self._thread.hub_ran_at = time.monotonic()
         events = self._thread.events
         while events:
             event = events.popleft()

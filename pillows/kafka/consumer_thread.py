@@ -39,6 +39,8 @@ _SEEK_SECONDS = 10.0
 _HELD_OFFSET = 0
 #: The library's words where another member has joined with our instance id.
 _FENCED = "consumer fenced"
+#: Interval at which the hub is asked whether it runs.
+_HUB_SECONDS = 1.0
 #: Interval at which unreachable brokers are asked again: an idle consumer is not notified when they return.
 _ASK_SECONDS = 1.0
 
@@ -79,12 +81,14 @@ class ConsumerThread:
         servers: the configured brokers, for messages.
         topic: the topic.
         max_queued_bytes: most bytes of one partition that wait for the hub.
-        wake: wakes the hub; any thread may call it.
+        session_seconds: nothing is polled once the hub has not run for so long.
+        wake: wakes the hub, which then sets `hub_ran_at`; any thread may call it.
 
     Attributes:
         events: for the hub.
         queues: partition -> its messages; replaced as a whole.
         polled_at: monotonic seconds of the last poll.
+        hub_ran_at: monotonic seconds when the hub was last seen to run.
         trouble: why no messages arrive; None while they do.
         has_ended: whether it has left the group and ended.
     """
@@ -96,24 +100,26 @@ class ConsumerThread:
         servers: Sequence[str],
         topic: str,
         max_queued_bytes: int,
+        session_seconds: float,
         wake: Callable[[], None],
     ) -> None:
         self.events: deque[Event] = deque()
         self.queues: dict[int, PartitionQueue] = {}
-        self.polled_at = time.monotonic()
+        self.polled_at = self.hub_ran_at = time.monotonic()
         self.trouble: str | None = None
         self.has_ended = False
         self._settings = settings | {"logger": self, "error_cb": self._note_error}
         self._servers = servers
         self._topic = topic
         self._max_queued_bytes = max_queued_bytes
+        self._session_seconds = session_seconds
         self._wake = wake
         self._calls = _SimpleQueue()
         self._seeks = _SimpleQueue()
         self._owned: set[int] = set()
         self._is_closing = self._is_leaving = False
         self._fatal: PillowError | None = None
-        self._asked_at = 0.0
+        self._asked_at = self._hub_asked_at = 0.0
 
     # --- called on the hub
 
@@ -178,7 +184,10 @@ class ConsumerThread:
             )
             while not self._is_closing and self._fatal is None:
                 self._make_calls(consumer)
-                self._poll(consumer)
+                if self._is_hub_running():
+                    self._poll(consumer)
+                else:
+                    _sleep(POLL_SECONDS)
                 self._look_at_queues(consumer)
                 self._ask_after_trouble(consumer)
             if self._fatal is None:
@@ -188,6 +197,18 @@ class ConsumerThread:
             # If another member has taken over our id, there is no membership to leave.
             with suppress(KafkaException, RuntimeError):
                 consumer.close()
+
+    def _is_hub_running(self) -> bool:
+        """Return whether the hub has run within the session.
+
+        A member that polls keeps its partitions. While something blocks the hub, nothing is done for them, so
+        the group must be able to give them to others (after `max.poll.interval.ms`).
+        """
+        now = time.monotonic()
+        if now - self._hub_asked_at > _HUB_SECONDS:
+            self._hub_asked_at = now
+            self._wake()
+        return now - self.hub_ran_at <= self._session_seconds
 
     def _poll(self, consumer: LibraryConsumer) -> None:
         """Take the messages that have arrived, or wait for the first.
