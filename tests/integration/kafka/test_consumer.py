@@ -309,7 +309,7 @@ def test_a_broker_that_is_away_is_trouble_until_it_is_back(
         consumer.start()
         wait_until(lambda: has_all(member))
         write(options, "docs", [1], partition=3)
-        assert member.take(3, 20) == [1]
+        assert member.take_all(1) == [1]  # that the partition was empty may be told first
         consumer.commit([Offset(partition=3, offset=1)])
         server.stop()
         wait_until(lambda: consumer.trouble)
