@@ -108,7 +108,7 @@ class DeadLetterCalls:
         found = [each for each in stored if ids is None or each.id in ids]
         missing = sorted(set(ids or ()) - {each.id for each in found})
         if missing:
-            raise NotFoundError(f"{tail} has no dead letter of {', '.join(missing[:_NAMED_IDS])}")
+            raise NotFoundError(f"{tail} has no dead letter for {', '.join(missing[:_NAMED_IDS])}")
         return found
 
 

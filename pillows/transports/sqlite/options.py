@@ -15,7 +15,9 @@ from pillows.transports.sqlite.statements import TYPES
 
 def _check_free(table: str) -> str:
     if table.lower().startswith(("sqlite_", "pillowd_")):
-        raise ValueError(f"{table!r}: names with sqlite_ and pillowd_ are reserved; choose another name")
+        raise ValueError(
+            f"{table!r}: names that begin with sqlite_ or pillowd_ are reserved; choose another name"
+        )
     return table
 
 

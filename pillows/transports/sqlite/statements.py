@@ -98,7 +98,9 @@ class Table:
 
     def __init__(self, output: TableOutput, *, connection: str | None = None) -> None:
         if output.table.lower().startswith(("sqlite_", "pillowd_")):
-            raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are reserved.")
+            raise ConfigError(
+                f"Table {output.table!r}: names that begin with sqlite_ or pillowd_ are reserved."
+            )
         self.name = output.table_name
         self.live_name = output.table
         self.build = output.build

@@ -67,7 +67,7 @@ def backfill() -> None:
 @click.option("--prefix", help="Send all documents whose id begins with this text.")
 @click.option("--selector", metavar="JSON", help="Send all documents that match this Mango selector.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
-@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @common_options
 def start(
     *,

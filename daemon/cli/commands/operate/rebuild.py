@@ -56,7 +56,7 @@ def rebuild() -> None:
 @click.option(
     "--workers",
     metavar="N",
-    help="Processes that fill the new outputs while these are far behind; `auto` means one fewer than the "
+    help="Number of worker processes while the new outputs are far behind; `auto` means one fewer than the "
     "number of cores. Default: the pillow's own setting.",
 )
 @click.option("--keep", metavar="DURATION", help="How long to keep the former outputs. Default: 24h.")

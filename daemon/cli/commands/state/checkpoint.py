@@ -90,7 +90,7 @@ def history(key: str, config_path: Path, as_json: bool) -> None:
 _force_option = click.option(
     "--force", is_flag=True, help="Do not ask the source whether it knows the position."
 )
-_yes_option = click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @checkpoint.command("set")

@@ -61,7 +61,7 @@ def list_indices(key: str, config_path: Path, as_json: bool) -> None:
 @index.command()
 @click.argument("key")
 @click.argument("names", metavar="[INDEX]...", nargs=-1)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @common_options
 def remove(key: str, names: tuple[str, ...], yes: bool, config_path: Path, as_json: bool) -> None:
     """Remove old indices of KEY: those named, or all old ones. An index in use is never removed."""

@@ -224,7 +224,7 @@ def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
         "a",
         "c",
     }
-    with pytest.raises(RequestError, match="no dead letter of b"):
+    with pytest.raises(RequestError, match="no dead letter for b"):
         office.call("discard_dead_letters", key="cases", body={"ids": ["a", "b"]})
     assert office.call("discard_dead_letters", key="cases", body={"all": True})["discarded"] == 2
     assert office.letters() == []
@@ -241,7 +241,7 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
     office.state.dead_letters.add([letter("a"), letter("b")])
     (shown,) = office.call("list_dead_letters", key="cases", id=["b"])["dead_letters"]
     assert {"id": "b", "tries": 1, "aborted": False, "error": "no"}.items() <= shown.items()
-    with pytest.raises(RequestError, match="no dead letter of nobody"):
+    with pytest.raises(RequestError, match="no dead letter for nobody"):
         office.call("list_dead_letters", key="cases", id=["nobody"])["dead_letters"]
 
 

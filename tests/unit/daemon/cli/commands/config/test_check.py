@@ -100,7 +100,7 @@ def test_problems_of_every_kind_are_reported_together(
             "table: pillowd_document,",
             13,
             ".table",
-            "sqlite_ and pillowd_ are reserved",
+            "sqlite_ or pillowd_ are reserved",
         ),
         ('n: "n text"', 'N: "n text", n: "n text"', 13, ".columns", "'N' and 'n' are one name in SQLite"),
         ("n text", "n", 13, ".columns.n", "'n' is not a path and a type"),
