@@ -30,7 +30,7 @@ class StateDir(Struct, frozen=True, kw_only=True):
         store: the checkpoints.
         dead_letters: the dead letters.
         pauses: which tails are paused.
-        audit: who had what done.
+        audit: who asked for which operation.
         comparisons: the last comparison of each tail with its source.
         rebuilds: the builds of each pillow that was rebuilt.
         backfills: the backfills and their progress.

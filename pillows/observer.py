@@ -89,7 +89,7 @@ class Observer:
         """Note how many worker processes a tail has now."""
 
     def worker_ended(self, tail: TailKey, *, pid: int, cause: str, how: str) -> None:
-        """Note that a worker process ended that was not asked to: it is replaced.
+        """Note that a worker process ended without being asked to. It is replaced.
 
         Args:
             tail: the tail.

@@ -226,7 +226,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
         Raises:
             StoreError: this object has not locked it.
-            StoreUnavailable: the owner has ended meanwhile, and the lock with it.
+            StoreUnavailable: the store's owner process has ended meanwhile, and the lock with it.
         """
         with self._client.turn:
             try:

@@ -1,6 +1,6 @@
 """The JSON Schema of a configuration, for completion and checks in editors.
 
-It describes every key by itself. Problems that concern several keys (an unknown connection, an output of two
+It describes every key separately. Problems that concern several keys (an unknown connection, an output of two
 pillows) are found by `pillowd check` only.
 """
 

@@ -1,4 +1,4 @@
-"""The audit log: who had what done, written before it is done and after.
+"""The audit log: who asked for which operation, recorded before it starts and when it ends.
 
 `STATE_DIR/audit/NUMBER.jsonl`. Each act has two lines with one `id`: `intent`, which is on disk before
 anything is done, and its end, `done`, `refused` or `failed`. An intent without an end is an act that a crash

@@ -31,8 +31,9 @@ class Page(Struct, frozen=True, kw_only=True):
 class Pages:
     """Holds the newest page of each format.
 
-    The first request makes it; requests meanwhile or within the next second share it. There are at most as
-    many formats as prometheus-client has, and an unused one is dropped with the next page.
+    The first request for a format renders its page; requests that arrive during that, or within a second, get
+    the same page. Whenever a page is rendered, pages that are a second old or older are dropped, so there are
+    never more pages than formats (a format of prometheus-client, with or without gzip).
 
     Args:
         render: makes a page for the headers `Accept` and `Accept-Encoding`.

@@ -91,7 +91,7 @@ def _read_together(couch: CouchClient, path: str) -> list[dict[str, Any]] | None
 
 
 def _read_singly(couch: CouchClient, database: str, path: str) -> list[dict[str, Any]]:
-    """Return those documents of a view that can be read by themselves."""
+    """Return those documents of a view that can be read separately."""
     answer = couch.json("GET", path, _Rows)
     found = []
     for row in (*answer.rows, *answer.results)[:MAX_SINGLE_DOCUMENTS]:

@@ -190,7 +190,7 @@ class SupervisedTail:
             self.stop_and_hold(State.STOPPED)
 
     def restart(self) -> None:
-        """Drain the tail and start it again; forget earlier crashes. A held one stays held."""
+        """Drain the tail and start it again; forget earlier crashes. A held tail stays held."""
         if self._held_state is not None:
             return
         self._restarts.forget()

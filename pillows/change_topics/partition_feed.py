@@ -367,9 +367,9 @@ def _is_foreign(created_at: str, identity: DatabaseIdentity | None) -> bool:
 def _to_change(change: Change, created_at: str, identity: DatabaseIdentity | None) -> Change:
     """Return the change that a record stands for.
 
-    The document counts as present, so that it is read. From a record of a former database of that name only
-    the id is used: if the current database lacks the document, it counts as deleted with version 0, as after
-    a purge.
+    The document counts as present, so that it is read. If the record comes from an earlier database of the
+    same name, only its id is used: a document that the current database lacks counts as deleted with version
+    0, as after a purge.
 
     Raises:
         RecreatedError: the database was recreated after the checkpoint was saved.

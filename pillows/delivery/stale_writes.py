@@ -113,13 +113,13 @@ def confirm_regressed(
     return {id: present.get(id, 0) for id in behind}
 
 
-def rows_to_rewrite(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
+def rows_to_rewrite(last: Mapping[str, DocumentRows], regressed: Mapping[str, int]) -> list[DocumentRows]:
     """Return the rows of regressed documents, to be written again under a raised epoch.
 
     A document that is no longer in the source loses its rows.
     """
     return [
-        d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, leaf_version=d.leaf_version, rows={})
+        d if regressed[d.id] else DocumentRows(id=d.id, rev=d.rev, leaf_version=d.leaf_version, rows={})
         for d in last.values()
-        if d.id in gone_back
+        if d.id in regressed
     ]

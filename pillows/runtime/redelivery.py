@@ -114,8 +114,8 @@ class Redelivery:
         older = {
             id: newest[id].leaf_version for id in newest if changes[id].leaf_version < newest[id].leaf_version
         }
-        gone_back = confirm_regressed(older, self._source, self._waiter)
-        return {id: change for id, change in changes.items() if id not in older or id in gone_back}
+        regressed = confirm_regressed(older, self._source, self._waiter)
+        return {id: change for id, change in changes.items() if id not in older or id in regressed}
 
     def _note_versions(self, dead_letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
         self._dead_letters.postpone(

@@ -81,8 +81,8 @@ class _Named(msgspec.Struct):
 class BulkOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of a batch. A document that is in neither mapping was written.
 
-    The ids are for people. If a batch has several documents with one id, or some without, only the counts
-    say how many were not written; without counts every document of a named id counts.
+    The ids are for display. If several documents of a batch share an id, or some have none, only the counts
+    are exact. If a count is not given, every document whose id is in the mapping is counted as not written.
 
     Attributes:
         conflicts: id -> reason, of documents that the target holds in another revision.

@@ -16,7 +16,7 @@ NEXT = {"build": "next"}
 
 
 def configure(world: World, *targets: str, **more: Any) -> Pillowd:
-    """A daemon with the pillow `cases`, whose next definition adds a field."""
+    """A daemon with the pillow `cases`; the definition under its `next` key adds a field."""
     pillow = world.pillow("cases", *targets, **{"next": {"transform": {"set": NEXT}}, **more})
     return world.pillowd({"cases": pillow})
 

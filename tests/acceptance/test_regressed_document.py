@@ -1,4 +1,4 @@
-"""A document that went back in the source: its old state in a target is no older by its version."""
+"""A document is purged and created again: its old state in a target has no lower version than the new one."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MakeDaemon = Callable[[dict[str, Any]], Pillowd]
 
 @pytest.fixture
 def make_daemon(world: World, postgres_dsn: str) -> MakeDaemon:
-    """Makes daemons of one service, each with a state directory of its own, as on machines of their own."""
+    """Makes daemons of one service, each with a state directory of its own, as if on separate machines."""
     world.connections["lease"] = {"type": "postgres", "dsn": postgres_dsn}
     coordination = {"type": "postgres", "connection": "lease", "service": "reports"}
     return lambda pillows: world.pillowd(pillows, coordination=coordination)

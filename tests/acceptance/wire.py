@@ -80,7 +80,7 @@ def _states(pattern: re.Pattern[bytes], answer: bytes) -> list[State]:
 
 
 def exchanges(passed: Passed) -> Iterator[Exchange]:
-    """The requests of one connection, in order, each with what came of its answer."""
+    """The requests of one connection, in order, each with the part of its answer that arrived."""
     requests, answers = bytes(passed.to_server), bytes(passed.to_client)
     while (end := requests.find(b"\r\n\r\n")) >= 0:
         head = requests[:end]

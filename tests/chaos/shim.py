@@ -55,7 +55,10 @@ def alternate() -> None:
 
 
 def compact_often() -> None:
-    """Compact the journals of checkpoints as often in a cycle as otherwise in weeks."""
+    """Compact checkpoint journals after 2,000 bytes.
+
+    One chaos cycle then compacts as often as weeks of normal operation would.
+    """
     from checkpoints.journal import journal
 
     journal.COMPACT_BYTES = COMPACT_BYTES

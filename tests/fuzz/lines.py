@@ -51,7 +51,7 @@ def one(data: bytes) -> None:
         for block in blocks(data[:-2], step):
             for change, size_bytes in reader.feed(block):
                 if change.leaf_version <= 0 or not change.revs or size_bytes > len(data):
-                    raise AssertionError(f"a change that is none: {change}")
+                    raise AssertionError(f"not a change: {change}")
     except MalformedFeedError:
         pass
     if reader._splitter._size_bytes > MAX_LINE_BYTES + 1500:

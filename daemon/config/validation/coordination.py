@@ -14,7 +14,7 @@ _PURPOSES = {"postgres": "hold a lease", "kafka": "hold the changes"}
 
 
 def check_coordination(config: Config) -> Iterator[ConfigProblem]:
-    """Yield the problems of a configuration whose parts are right by themselves."""
+    """Yield the problems of a configuration whose parts are each valid."""
     coordination = config.coordination
     if coordination.type == "none":
         return

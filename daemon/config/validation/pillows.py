@@ -1,4 +1,4 @@
-"""Validate the pillows, each by itself."""
+"""Validate the pillows, each separately."""
 
 from __future__ import annotations
 

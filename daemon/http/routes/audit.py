@@ -1,4 +1,4 @@
-"""The audit log: who had what done."""
+"""The audit log: who asked for which operation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Read a chunked body in large pieces, whatever the size of its chunks.
 
-http.client and urllib3 read each chunk by itself, which takes longer than parsing the one or two rows that
+http.client and urllib3 read each chunk separately, which takes longer than parsing the one or two rows that
 CouchDB sends in it. Here whatever has arrived is taken apart at once.
 """
 

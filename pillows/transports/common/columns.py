@@ -128,10 +128,10 @@ def pick(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
 
 
 def decode(row: Row) -> Mapping[str, Any]:
-    """Return a row as a mapping; the bytes of the source are parsed.
+    """Return a row as a mapping. A row that is still raw JSON is parsed.
 
     Raises:
-        PermanentError: it is not a JSON object.
+        PermanentError: the raw row is not a JSON object.
     """
     if not isinstance(row, msgspec.Raw):
         return row
@@ -157,12 +157,13 @@ class TableOutput(OutputOptions):
 
     Attributes:
         table: the table's name; it is created when missing.
-        columns: column name -> `"path type"`. None: one JSON column `doc` with the whole row.
+        columns: column name -> `"path type"`; if empty, one JSON column `doc` with the whole row.
         many: a child table, in which a document has any number of rows, numbered in `_row`.
         deletes: the treatment of rows of a document that was deleted, or has no rows in any output any more:
             `hard` removes them, `mark` keeps them, with the time in `deleted_column`.
-        deleted_column: when that was written, by the clock of the server (SQLite: of pillowd's machine),
-            since CouchDB does not keep the time of a deletion; null in the row of a document that exists.
+        deleted_column: the name of the column with the time at which the row was marked as deleted, by the
+            server's clock (SQLite: that of pillowd's machine), since CouchDB does not keep the time of a
+            deletion; null in the row of a document that exists.
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("table",)

@@ -44,7 +44,7 @@ class KafkaOutput(OutputOptions):
 
     @property
     def as_topic(self) -> Topic:
-        """The topic as it is created."""
+        """The topic as it is to be created."""
         return Topic(
             name=self.topic,
             partitions=self.partitions,

@@ -87,8 +87,9 @@ class CheckpointRow:
     def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Take the fence from its present owner and save the checkpoint. An epoch is never lowered.
 
-        The whole and its parts take the fence from each other, too. The row of the whole is always locked
-        first, so that no two owners wait for each other.
+        A start without partitions also takes the fence of every partition's tail, and the start of a
+        partition's tail that of the unpartitioned one. Both lock the row of the unpartitioned tail first, so
+        that they cannot deadlock.
         """
         if self._is_part:
             self._execute(cursor, _FENCE_WHOLE)

@@ -247,7 +247,7 @@ def test_a_partition_that_nobody_takes_is_paused_and_the_others_go_on(
 
 
 class Halting(Member):
-    """A listener whose broker stops when partitions come.
+    """A listener whose broker stops when partitions are assigned.
 
     Attributes:
         halt: stops the broker.

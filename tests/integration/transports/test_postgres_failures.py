@@ -396,7 +396,7 @@ def test_a_document_that_one_table_refuses_is_written_into_none(database: Postgr
 
 
 def test_an_id_beyond_the_index_is_dead_alone(database: PostgresDatabase) -> None:
-    """A primary key takes about 2,700 bytes that do not compress; the server names the limit."""
+    """A primary key can hold about 2,700 bytes of incompressible text; the server's error names the limit."""
     seeded = random.Random(1)
     long = "".join(chr(seeded.randint(0x4E00, 0x9FFF)) for _ in range(2000))
     with opened(database, "docs") as transport:

@@ -101,7 +101,7 @@ class Request:
             raise Refusal(415, "bad_content_type", "Content-Type must be application/json")
 
     def accepts(self, kind: str) -> bool:
-        """Return whether the client takes a content type; without a word it takes all."""
+        """Return whether the client accepts a content type; without `Accept`, it accepts every type."""
         given = self.headers.get("accept", "*/*")
         wanted = [part.partition(";")[0].strip() for part in given.split(",")]
         return any(one in ("*/*", kind, f"{kind.partition('/')[0]}/*") for one in wanted)

@@ -16,7 +16,7 @@ Test = Callable[[Any], bool]
 
 
 class InvalidOperator(Exception):
-    """A selector has an operator that is none."""
+    """A selector has an unknown operator."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Invalid operator: {name}")
@@ -143,5 +143,5 @@ OPERATORS: dict[str, Callable[[Any], Test]] = {
 
 
 def invalid_operator(error: InvalidOperator) -> Refusal:
-    """Return the answer of `_find` to an operator that is none."""
+    """Return the answer of `_find` to an unknown operator."""
     return Refusal(400, "invalid_operator", str(error))

@@ -339,7 +339,7 @@ def test_an_edit_that_the_disk_refuses_leaves_a_tail_without_checkpoint_as_it_wa
 
 
 def test_an_edit_that_was_saved_over_is_not_taken_back(tmp_path, monkeypatch):
-    """The disk refused the edit, but a tail has gone on from it before that was known."""
+    """The write of the edit fails, but a tail has saved a checkpoint on top of it before that is reported."""
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("1-x"))
         sync, refused = store._journal.sync, []

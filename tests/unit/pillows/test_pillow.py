@@ -186,7 +186,7 @@ def played(tmp_path, running, version: Callable[[dict[str, bool]], int]) -> list
         )
         state.leaf_version = version(leaves)
         feed.queue.append(batch(f"{number}-a", state, caught_up=True))
-        feed.sums = {"doc": 10**6}  # the source is never asked whether it went back
+        feed.sums = {"doc": 10**6}  # higher than what any target holds: no document counts as regressed
         folder = tmp_path / str(number)
         run = running(plan(folder, ListFeed(feed.queue[number:]), target))
         run.settings.services.make_feed().sums = feed.sums

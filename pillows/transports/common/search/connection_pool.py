@@ -89,11 +89,11 @@ def _give_up(response: Any) -> None:
 
 @contextmanager
 def limit_request(seconds: float, product: str) -> Iterator[urllib3.Timeout]:
-    """Yield the limits of a request, with less time for opening a connection than for the answer.
+    """Yield urllib3's timeouts for a request; opening the connection gets at most `CONNECT_SECONDS` of them.
 
     Raises:
-        RetryableError: it took twice as long: urllib3's own limits are for the next byte, so an answer that
-            trickles would take forever.
+        RetryableError: the request took longer than 2 * `seconds`. urllib3's own limits apply to each read,
+            so an answer that trickles in would never end.
     """
     late = RetryableError(f"{product} did not answer within {seconds} s.")
     with gevent.Timeout(2 * seconds, late):

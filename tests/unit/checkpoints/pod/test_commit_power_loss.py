@@ -1,4 +1,4 @@
-"""The store on a disk that keeps no more than it must (`power_loss`), pulled out at any moment."""
+"""The store on a disk that keeps only what it must (see `power_loss`), when the power fails at any moment."""
 
 from __future__ import annotations
 

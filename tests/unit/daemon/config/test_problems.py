@@ -41,7 +41,7 @@ CASES = {
         ("  format: json\n", "  format: json\n  format: console\n"),
         (6, "logging.format", "is given twice, on line 5 and on line 6", "keep one of the two"),
     ),
-    "value that is none of the choices": (
+    "value that is not among the choices": (
         ("format: json", "format: jsno"),
         (5, "logging.format", "`jsno` is not one of the allowed values", "did you mean `json`?"),
     ),
@@ -203,7 +203,7 @@ CASES = {
         ("database: cases", "database: cases, queue: 1000"),
         (16, "pillows.cases.source.queue", "needs a number with a unit", "write 512KiB"),
     ),
-    "function that is none": (
+    "malformed function name": (
         ("jmespath: \"doc.doc_type == 'Case'\"", "python: acme.keep"),
         (17, "pillows.cases.filter.python", "is not a valid `module:function`", "write it as"),
     ),

@@ -82,7 +82,7 @@ UNSAFE = [each for each in OPERATIONS if not each.is_safe]
 
 @pytest.mark.parametrize("operation", UNSAFE, ids=lambda each: each.id)
 def test_what_a_page_of_another_site_sends_is_refused(shared: Served, operation: Operation) -> None:
-    """They arrive even at the admin socket, if ssh forwards it to a port of the operator's machine."""
+    """Such requests reach even the admin socket, if ssh forwards it to a port of the operator's machine."""
     _, before = shared.api.audit.read()
     form = knock(shared.admin, operation, Content_Type="application/x-www-form-urlencoded")
     problem(form, 415, "unsupported-type")

@@ -365,14 +365,14 @@ def test_documents_in_a_row_that_fail_stop_the_tail_and_one_that_is_written_star
     assert len(around.committed) == acknowledged, "nothing of the last batch is acknowledged"
 
 
-# --- documents that went back in the source
+# --- documents that have a lower revision number in the source
 
 
 @pytest.mark.parametrize(
     ("leaves", "again"),
     [
         ({"a": 9}, None),  # a replay: the source is as new as the target
-        ({"a": 8}, {"out": [{"n": 2}]}),  # it went back
+        ({"a": 8}, {"out": [{"n": 2}]}),  # the source has a lower version
         ({}, {}),  # it is gone
     ],
 )

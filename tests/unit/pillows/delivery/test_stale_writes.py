@@ -1,4 +1,4 @@
-"""Which refused writes are replays, and which documents have gone back in the source."""
+"""Which refused writes are replays, and which documents have a lower revision number in the source."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def confirm(source: Source, **suspected: int) -> dict[str, int]:
     return confirm_regressed(stored, given, given)
 
 
-def test_a_document_that_the_source_has_at_that_version_has_not_gone_back() -> None:
+def test_a_document_that_the_source_has_at_that_version_has_not_regressed() -> None:
     source = Source({"a": 5})
     assert confirm(source, a=5) == {}
     assert (source.asked, source.waited) == ([["a"]], [])
@@ -142,7 +142,7 @@ def test_a_copy_of_a_cluster_that_lags_is_asked_again_for_what_is_still_behind()
     assert source.waited == [RECHECK_SECONDS]
 
 
-def test_what_is_behind_at_the_last_look_too_has_gone_back_to_that_version() -> None:
+def test_what_is_behind_at_the_last_look_too_has_regressed_to_that_version() -> None:
     source = Source(*[{"a": 1}] * (RECHECKS - 1), {"a": 2})
     assert confirm(source, a=5, gone=1) == {"a": 2, "gone": 0}
     assert source.waited == [RECHECK_SECONDS] * (RECHECKS - 1)

@@ -241,7 +241,7 @@ def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
     assert [line for line in on_disk if b"version" not in line] == []
 
 
-def test_a_target_never_saves_a_checkpoint_past_a_document_that_may_have_gone_back(tmp_path, running):
+def test_a_target_never_saves_a_checkpoint_past_a_document_that_may_have_regressed(tmp_path, running):
     """Within one batch nothing is refused, and the process may die before the source is asked."""
 
     class Dying(ListFeed):

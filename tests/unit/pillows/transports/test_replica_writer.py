@@ -1,4 +1,4 @@
-"""Replicating a document that went back in the source after its change was read."""
+"""Replicating a document whose revision number in the source has fallen since its change was read."""
 
 from __future__ import annotations
 

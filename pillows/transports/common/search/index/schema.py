@@ -125,13 +125,13 @@ class OwnedIndex:
             )
 
     def acquire(self, *, epoch: int, edits: int, loading: bool) -> None:
-        """Store epoch and number of edits durably. An epoch is never lowered.
+        """Store the epoch and the number of edits durably. The stored epoch is never lowered.
 
         Args:
-            epoch: of the next writes.
-            edits: of the checkpoint.
-            loading: whether a first pass fills the index: then it gets the settings for that, until
-                `end_load`.
+            epoch: the epoch of the writes that follow.
+            edits: the checkpoint's number of edits.
+            loading: whether a first pass is filling the index. If so, the index has the settings for loading
+                until `end_load`.
 
         Raises:
             FatalError: the index is gone.
