@@ -86,11 +86,17 @@ class CatchUp:
     def _tune(self, cursor: ReadCursor, pending: int | None, rows: int) -> None:
         """End a lap; before the mode changes, all its documents must arrive: no other lap may do its work."""
         if pending is None or not self._tunes(pending):
+            cursor.held_up_seconds = 0.0
             self._tuner.begin(self._clock.monotonic())
         elif self._tuner.count(rows, self._clock.monotonic()):
             if self._tuner.changes_mode(pending):
                 cursor.loader.drain()
-            self._tuner.end(self._clock.monotonic(), pending)
+            now = self._clock.monotonic()
+            if self._tuner.is_held_up(cursor.held_up_seconds, now):
+                self._tuner.skip(now)
+            else:
+                self._tuner.end(now, pending)
+            cursor.held_up_seconds = 0.0
 
     def _is_at_head(self, page: Page, end: ResponseEnd, rows: int) -> bool:
         """Return whether a page ends at the head: nothing is pending, or it has fewer rows than its limit.

@@ -130,9 +130,10 @@ class ReadCursor:
 
     Attributes:
         following: whether the reading has reached the head.
+        held_up_seconds: how long it has waited for whoever takes its batches.
     """
 
-    __slots__ = ("_put", "_wants", "following", "identity", "loader", "since", "stop")
+    __slots__ = ("_put", "_wants", "following", "held_up_seconds", "identity", "loader", "since", "stop")
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class ReadCursor:
         self.identity = identity
         self.loader = loader
         self.following = False
+        self.held_up_seconds = 0.0
         self._put = put
         self._wants = wants
 
@@ -191,7 +193,7 @@ class ReaderTask:
         max_bytes: int,
     ) -> None:
         self._queue = BoundedQueue(max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS)
-        self.cursor = make_cursor(self._queue.put)
+        self.cursor = make_cursor(self._put)
         self._read = read
         self._activity = activity
         self._clock = clock
@@ -236,6 +238,11 @@ class ReaderTask:
             if taken is None or (not taken and self._activity.blocks == blocks):
                 return
             yield from coalesce(taken) if self.cursor.following else taken
+
+    def _put(self, batch: ChangeBatch) -> None:
+        began_at = self._clock.monotonic()
+        self._queue.put(batch)
+        self.cursor.held_up_seconds += self._clock.monotonic() - began_at
 
     def _run(self) -> None:
         error: Exception | None = None

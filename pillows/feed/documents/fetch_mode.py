@@ -30,6 +30,9 @@ LONGEST_STRETCH_LAPS = 128
 #: How much faster the other mode must be: two laps of one mode differ by less.
 MIN_SPEEDUP = 1.2
 
+#: Share of a lap that the target may hold it up. A lap that waits for longer says nothing about its mode.
+MAX_HELD_UP_SHARE = 0.1
+
 #: Failed laps in a row after which a mode is given up: a proxy may cut long responses, or refuse a POST.
 MAX_FAILURES = 3
 
@@ -96,6 +99,25 @@ class FetchModeTuner:
         """
         is_due = self._laps + 1 >= self._stretch_laps
         return self.mode is not self._kept or (is_due and pending >= TRIAL_SHARE * MIN_TRIAL_ROWS)
+
+    def is_held_up(self, seconds: float, at: float) -> bool:
+        """Return whether the target, not the mode, decides how fast this lap is.
+
+        Args:
+            seconds: how long the target has held it up.
+            at: monotonic seconds.
+        """
+        return seconds > MAX_HELD_UP_SHARE * (at - self._began_at)
+
+    def skip(self, at: float) -> None:
+        """End a held up lap without a comparison: a short trial fits into the queues, and looks fast.
+
+        Args:
+            at: monotonic seconds.
+        """
+        self._failures = 0
+        self.mode, self._lap_rows = self._kept, LAP_ROWS
+        self.begin(at)
 
     def end(self, at: float, pending: int) -> None:
         """End a lap, choose the mode of the next and begin it.

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -16,9 +17,13 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from checkpoints.checkpoint import NO_TAIL
+from pillows.couch.http.response import ActivityMonitor
 from pillows.errors import StoppedError
 from pillows.feed import reader_task
+from pillows.feed.batch_cutter import BATCH_BYTES
 from pillows.feed.parsing.changes_parser import LineSplitter
+from pillows.feed.reader_task import ReaderTask
+from pillows.models import ChangeBatch
 from pillows.observer import Observer
 from pillows.retry.cancellable import LAST_SECONDS, StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -283,3 +288,28 @@ def test_signs_of_life_come_while_nothing_else_does(server, monkeypatch):
     with taking(feed_of(server.url)) as taken:
         taken.until(lambda: taken.signs >= 5)
     assert taken.seqs == ["1-x"]
+
+
+def test_a_reading_knows_how_long_it_was_held_up() -> None:
+    clock = FakeClock(auto=False)
+    cursor = SimpleNamespace(
+        stop=Event(), following=False, held_up_seconds=0.0, loader=SimpleNamespace(close=lambda: None)
+    )
+
+    def make_cursor(put: Any) -> Any:
+        cursor.put = put
+        return cursor
+
+    def read(cursor: Any) -> None:
+        for number in range(3):
+            cursor.put(ChangeBatch(changes=(), seq=Seq.of(number), size_bytes=BATCH_BYTES))
+
+    task = ReaderTask(make_cursor, read, activity=ActivityMonitor(clock), clock=clock, max_bytes=BATCH_BYTES)
+    with closing(task):
+        batches = task.batches(0.0)
+        next(batches)
+        assert cursor.held_up_seconds == 0.0
+        clock.advance(5.0)
+        next(batches)
+        next(batches)
+        assert cursor.held_up_seconds == pytest.approx(5.0)

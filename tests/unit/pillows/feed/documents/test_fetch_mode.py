@@ -136,3 +136,18 @@ def test_a_way_that_fails_again_and_again_is_left_for_the_other() -> None:
     assert choice.mode is BULK_GET
     laps(choice, LAPS_BEFORE_TRIAL, {BULK_GET: 1e4})
     assert choice.mode is INCLUDE_DOCS, "the way that failed is tried again like any other"
+
+
+def test_a_lap_that_the_target_holds_up_proves_nothing() -> None:
+    """A trial of a thousand rows fits into the queues, so it would seem faster than a target can write."""
+    choice = FetchModeTuner()
+    laps(choice, LAPS_BEFORE_TRIAL, {BULK_GET: 21e3, INCLUDE_DOCS: 7e3})
+    assert choice.mode is BULK_GET
+    choice.begin(0.0)
+    assert choice.count(choice.rows_left, 1.0)
+    assert choice.is_held_up(0.2, 1.0)
+    assert not choice.is_held_up(0.05, 1.0)
+    choice.skip(1.0)
+    assert choice.mode is INCLUDE_DOCS
+    assert choice.rows_left == LAP_ROWS
+    assert laps(choice, 2, {BULK_GET: 21e3, INCLUDE_DOCS: 7e3}) == [INCLUDE_DOCS, BULK_GET]
