@@ -229,8 +229,9 @@ def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
     replace = Directory.replace
 
     def look(self, name, data):
+        data = data if isinstance(data, bytes) else b"".join(data)
         on_disk.extend(line for line in data.splitlines() if b"bad-" in line)
-        replace(self, name, data)
+        return replace(self, name, data)
 
     monkeypatch.setattr(Directory, "replace", look)
     run = running(made)
