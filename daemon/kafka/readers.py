@@ -7,6 +7,7 @@ the next reader fences it before it begins.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -86,7 +87,8 @@ class Readers(Generic[Settings]):
             try:
                 self._follow_group(stop, backoff)
             except Exception as error:  # noqa: BLE001 - without readers every pillow would stand still
-                _log.error("readers.crashed", exc_info=True)
+                stack = "".join(traceback.format_tb(error.__traceback__))
+                _log.error("readers.crashed", reason=repr(error), stack=stack)
                 self.error = RetryableError(f"The readers crashed: {error!r}.")
             if isinstance(self.error, FencedError):
                 _log.error("readers.failed", reason=str(self.error))
