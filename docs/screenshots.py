@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from daemon.errors import NotFoundError
-from daemon.http.app import HEADERS
+from daemon.http.endpoint import HEADERS
 from daemon.http.routes.page import get_asset
 from daemon.streams.notable_events import NotableEvent
 from daemon.streams.senders import format_message

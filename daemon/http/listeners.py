@@ -25,6 +25,7 @@ from pillows.errors import ConfigError
 from pillows.redaction import Redactor
 
 if TYPE_CHECKING:  # see `_LateServer`
+    from daemon.http.endpoint import Endpoint
     from daemon.http.server.server import BoundedServer
 
 #: Seconds that requests may take to end when the daemon has stopped.
@@ -135,11 +136,9 @@ class Listeners:
     def _make_server(
         self, listening: Any, name: str, kind: ListenerKind, *, tls: Any = None, **more: Any
     ) -> BoundedServer:
-        import flask  # noqa: F401, PLC0415  by itself: the longest of these imports
-
-        gevent.sleep(0)
-        from daemon.http.app import AppSettings, make_app  # noqa: PLC0415
+        from daemon.http.endpoint import Endpoint, ListenerSettings  # noqa: PLC0415
         from daemon.http.server.server import BoundedServer  # noqa: PLC0415
+        from daemon.http.short_way import ShortWay  # noqa: PLC0415
 
         gevent.sleep(0)
         from daemon.http.contract import load_contract  # noqa: PLC0415
@@ -148,14 +147,25 @@ class Listeners:
         contract = load_contract()
         gevent.sleep(0)
         find_all_handlers(contract)
-        settings = AppSettings(
+        settings = ListenerSettings(
             kind=kind, redactor=self._redactor, origins=_origins(listening, tls, more["hosts"]), **more
         )
-        return BoundedServer(listening, make_app(contract, self._api, settings), name=name, tls=tls)
+        endpoint = Endpoint(contract, self._api, settings)
+        return BoundedServer(listening, ShortWay(endpoint, lambda: _make_app(endpoint)), name=name, tls=tls)
+
+
+def _make_app(endpoint: Endpoint) -> Any:
+    import flask  # noqa: F401, PLC0415  by itself: the longest of these imports
+
+    gevent.sleep(0)
+    from daemon.http.app import make_app  # noqa: PLC0415
+
+    gevent.sleep(0)
+    return make_app(endpoint)
 
 
 class _LateServer:
-    """Serves from the first connection on: importing Flask and the server takes 0.1 s, and 5 MB.
+    """Serves from the first connection on: importing the server takes time, and memory.
 
     Args:
         listening: a socket that listens.

@@ -12,13 +12,16 @@ import gevent
 import pytest
 import structlog
 from structlog.testing import capture_logs
+from werkzeug.test import Client
 
 from checkpoints import Checkpoint, Seq
 from daemon.config.listeners import TokenOptions
 from daemon.http.access import Tokens
-from daemon.http.app import HEADERS, AppSettings, make_app
+from daemon.http.app import make_app
 from daemon.http.contract import Operation, load_contract
+from daemon.http.endpoint import HEADERS, Endpoint, ListenerSettings
 from daemon.http.messages import PROBLEM
+from daemon.http.short_way import ShortWay
 from pillows.clock import SystemClock
 from pillows.redaction import Redactor
 from tests.support.http_listener import HttpListener, Seen
@@ -328,14 +331,14 @@ def test_the_short_way_answers_as_flask_does(shared: Served, operation: Operatio
     """Both answer alike with and without a token, from another site, and with a body."""
     digest = hashlib.sha256(TOKENS["ops"].encode()).hexdigest()
     known = TokenOptions.model_validate({"name": "ops", "sha256": digest})
-    settings = AppSettings(kind="admin", redactor=Redactor([]), tokens=Tokens([known], SystemClock()))
+    settings = ListenerSettings(kind="admin", redactor=Redactor([]), tokens=Tokens([known], SystemClock()))
 
     def ask(*, by_flask: bool, **request: Any) -> tuple[Any, ...]:
-        app = make_app(load_contract(), shared.api, settings)
-        if by_flask:
-            app.wsgi_app = app.wsgi_app._other  # type: ignore[attr-defined]
+        endpoint = Endpoint(load_contract(), shared.api, settings)
+        app = make_app(endpoint)
         before = Counter(shared.api.requests)
-        seen = app.test_client().get(operation.path, **request)
+        way = app if by_flask else ShortWay(endpoint, lambda: app)
+        seen = Client(way).get(operation.path, **request)
         counted = shared.api.requests - before
         return seen.status_code, list(seen.headers.keys()), seen.content_type, counted
 

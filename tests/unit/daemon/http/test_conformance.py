@@ -19,8 +19,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from checkpoints import Checkpoint, Seq
-from daemon.http.app import AppSettings, make_app
+from daemon.http.app import make_app
 from daemon.http.contract import Operation, load_contract
+from daemon.http.endpoint import Endpoint, ListenerSettings
+from daemon.http.short_way import ShortWay
 from daemon.logs.setup import Logs, configure_logging
 from daemon.metrics.metrics import Metrics
 from pillows.clock import SystemClock
@@ -56,8 +58,9 @@ def app(shared: Served, logs: Logs) -> Any:
     shared.api.logs = logs
     shared.api.metrics = Metrics(SystemClock(), Path("/"))
     shared.state.store.save(KEYS[0], Checkpoint(seq=Seq.of("7-x")))
-    settings = AppSettings(kind="admin", redactor=Redactor())
-    return make_app(load_contract(), shared.api, settings)
+    settings = ListenerSettings(kind="admin", redactor=Redactor())
+    endpoint = Endpoint(load_contract(), shared.api, settings)
+    return ShortWay(endpoint, lambda: make_app(endpoint))
 
 
 @pytest.fixture(scope="module")

@@ -65,9 +65,15 @@ def test_answers_of_the_server_itself_are_in_the_document() -> None:
     assert set(admin) == {"200", "400", "401", "403", "429"}
 
 
-def test_flask_is_not_imported_before_a_listener_opens() -> None:
-    code = "import daemon.app, daemon.cli.main, daemon.http.dispatch, sys; print('flask' in sys.modules)"
+def test_flask_is_not_imported_before_a_request_needs_it() -> None:
+    code = (
+        "import daemon.app, daemon.cli.main, daemon.http.short_way, daemon.http.server.server, sys\n"
+        "from daemon.http.contract import load_contract\n"
+        "from daemon.http.handlers import find_all_handlers\n"
+        "find_all_handlers(load_contract())\n"
+        "print('flask' in sys.modules, 'werkzeug' in sys.modules)"
+    )
     import subprocess
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "False False\n"
