@@ -13,7 +13,7 @@ from daemon.assembly.pipelines import build_pipeline, build_transports
 from daemon.assembly.prefilters import Prefilter, make_prefilter
 from daemon.assembly.services import Services
 from daemon.backfill.backfills import Backfills
-from daemon.config.models import Config
+from daemon.config.models import Config, PillowConfig
 from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
@@ -21,6 +21,7 @@ from daemon.supervision.supervised_tail import Runnable
 from daemon.tail_lookup import tail_keys
 from daemon.workers.wanted_documents import choose_documents
 from pillows.clock import Clock
+from pillows.delivery.batcher import WORKERS_MAX_DOCS, BatchOptions
 from pillows.feed.base import Feed
 from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.missed_purges import MissedPurgesOptions
@@ -78,7 +79,7 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
             pipeline=pipeline_digest(settings, digest_functions(settings, plugins)),
         ),
         reload_recreated=settings.source.on_recreated == "reload",
-        batch=settings.batch,
+        batch=_choose_batch(settings),
         checkpoints=config.checkpoints,
         errors=settings.errors,
         missed_purges=MissedPurgesOptions(
@@ -86,6 +87,13 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
         ),
         write_timeouts_seconds={entry.name: entry.timeout for entry in settings.transport},
     )
+
+
+def _choose_batch(settings: PillowConfig) -> BatchOptions:
+    """Return the bounds of a pillow's batches; with worker processes they are smaller unless configured."""
+    if not settings.load.workers or "max_docs" in settings.batch.model_fields_set:
+        return settings.batch
+    return settings.batch.model_copy(update={"max_docs": WORKERS_MAX_DOCS})
 
 
 def build_services(config: Config, key: TailKey, settings: TailSettings, services: Services) -> TailServices:

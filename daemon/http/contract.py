@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import yaml
 
 #: The read-only listener, or one that serves the whole API.
@@ -97,12 +98,19 @@ class Contract:
     """The whole API.
 
     Attributes:
-        document: the OpenAPI document, with the answers of the server itself.
+        text: the OpenAPI document as JSON, with the answers of the server itself. As a dict it would take ten
+            times as much memory.
         operations: id -> operation.
     """
 
-    document: dict[str, Any]
+    text: bytes
     operations: Mapping[str, Operation]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document; decoded for each call."""
+        found: dict[str, Any] = msgspec.json.decode(self.text)
+        return found
 
 
 @cache
@@ -126,7 +134,7 @@ def parse_contract(document: dict[str, Any]) -> Contract:
             raise ValueError(f"two operations are called {operation.id}")
         operations[operation.id] = operation
         raw["responses"] = _complete(operation, raw["responses"])
-    return Contract(document=document, operations=operations)
+    return Contract(text=msgspec.json.encode(document), operations=operations)
 
 
 def _iter_operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

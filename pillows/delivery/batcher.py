@@ -26,6 +26,10 @@ IDLE_SECONDS = 60.0
 #: Longest wait for a full batch while more items follow.
 GATHER_SECONDS = 0.05
 
+#: `max_docs` of a pillow with worker processes, unless configured: into PostgreSQL, batches of 1000 took the
+#: daemon no more CPU time a document than batches of 2000, and 5 MB less.
+WORKERS_MAX_DOCS = 1000
+
 Item = TypeVar("Item")
 
 
@@ -33,7 +37,7 @@ class BatchOptions(Options):
     """The bounds of a batch, which holds the documents that are written together.
 
     Attributes:
-        max_docs: most documents.
+        max_docs: most documents. With `load.workers` it is 1000 unless given.
         max_bytes: most bytes of documents.
         linger: wait for more documents, for targets that charge per request.
         max_in_flight: most batches that are written at once, for targets that answer late

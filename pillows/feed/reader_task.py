@@ -73,11 +73,13 @@ class BoundedQueue:
         self._ended, self._error = True, error
         self._not_empty.set()
 
-    def take(self, seconds: float) -> list[ChangeBatch] | None:
-        """Take queued batches, up to about `BATCH_BYTES`.
+    def take(self, seconds: float, *, several: bool) -> list[ChangeBatch] | None:
+        """Take queued batches.
 
         Args:
             seconds: how long to wait for the first.
+            several: take up to about `BATCH_BYTES`, to coalesce them; otherwise one, so that no more wait
+                than the queue holds.
 
         Returns:
             The batches; empty when none came within `seconds`, or when woken; None at the end of the queue.
@@ -89,7 +91,7 @@ class BoundedQueue:
             self._not_empty.clear()
             self._not_empty.wait(seconds)
         if self._batches:
-            return self._pop()
+            return self._pop(several=several)
         if not self._ended:
             return []
         if self._error is not None:
@@ -104,10 +106,10 @@ class BoundedQueue:
         """Drop everything that is queued."""
         self._batches.clear()
 
-    def _pop(self) -> list[ChangeBatch]:
+    def _pop(self, *, several: bool) -> list[ChangeBatch]:
         taken: list[ChangeBatch] = []
         taken_bytes = 0
-        while self._batches and taken_bytes < BATCH_BYTES:
+        while self._batches and (not taken or (several and taken_bytes < BATCH_BYTES)):
             batch = self._batches.popleft()
             taken.append(batch)
             taken_bytes += batch.size_bytes
@@ -213,7 +215,7 @@ class ReaderTask:
         stop.rawlink(self._queue.wake)
         self._greenlet = gevent.spawn(self._run)
         while not stop.is_set():
-            taken = self._queue.take(TICK_SECONDS)
+            taken = self._queue.take(TICK_SECONDS, several=self.cursor.following)
             if taken is None:
                 return
             if len(taken) > 1 and self.cursor.following:
@@ -234,10 +236,12 @@ class ReaderTask:
         until = self._clock.monotonic() + seconds
         while self._clock.monotonic() <= until:
             blocks = self._activity.blocks
-            taken = self._queue.take(QUIET_TAIL_SECONDS if self.cursor.following else QUIET_PAGE_SECONDS)
+            following = self.cursor.following
+            quiet_seconds = QUIET_TAIL_SECONDS if following else QUIET_PAGE_SECONDS
+            taken = self._queue.take(quiet_seconds, several=following)
             if taken is None or (not taken and self._activity.blocks == blocks):
                 return
-            yield from coalesce(taken) if self.cursor.following else taken
+            yield from coalesce(taken) if following else taken
 
     def _put(self, batch: ChangeBatch) -> None:
         began_at = self._clock.monotonic()

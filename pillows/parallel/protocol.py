@@ -170,8 +170,10 @@ def send(stream: Stream, message: ToWorker | ToCoordinator) -> None:
     Raises:
         OSError: the peer has closed the connection.
     """
-    body = _encoder.encode(message)
-    stream.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+    frame = bytearray(_LENGTH_BYTES)
+    _encoder.encode_into(message, frame, _LENGTH_BYTES)  # the only copy of its payload
+    frame[:_LENGTH_BYTES] = (len(frame) - _LENGTH_BYTES).to_bytes(_LENGTH_BYTES, "big")
+    stream.sendall(frame)
 
 
 def receive_in_worker(stream: Stream) -> ToWorker | None:

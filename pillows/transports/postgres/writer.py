@@ -23,6 +23,9 @@ from pillows.transports.postgres.statements import Table
 
 #: Documents that are encoded before other greenlets get their turn.
 TURN_DOCUMENTS = 500
+#: Lines that are copied at once: for each call psycopg waits for the socket, and all at once would take as
+#: much memory as the lines once more.
+_JOINED_LINES = 200
 _BY_ID = attrgetter("id")
 
 
@@ -292,4 +295,5 @@ class PostgresBatchWriter:
 
     def _copy(self, statement: bytes, copied: Sequence[bytes]) -> None:
         with self._cursor.copy(statement) as copy:
-            copy.write(b"".join(copied))
+            for begin in range(0, len(copied), _JOINED_LINES):
+                copy.write(b"".join(copied[begin : begin + _JOINED_LINES]))
