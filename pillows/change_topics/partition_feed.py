@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from checkpoints import Seq
+from pillows.change_topics.lag import Lag
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, decode_change, decode_purge
 from pillows.change_topics.requests import decode_request, is_request
 from pillows.clock import Clock
@@ -30,13 +31,6 @@ from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.documents.fetcher import LaggingError
 from pillows.models import Change, ChangeBatch, Document
 from pillows.retry.backoff import Backoff
-
-#: How long to wait for the version of a record: the nodes of a cluster agree within seconds while they are
-#: up. Once the source is known to have gone back, many documents may have.
-LAG_SECONDS = 60.0
-_LAG_AGAIN_SECONDS = 6.0
-#: How often the database is asked after that until a lower version is believed.
-_LOOKS = 3
 
 
 class PartitionReader(Protocol):
@@ -114,7 +108,7 @@ class PartitionFeed:
         self._clock = clock
         self._skip_design = skip_design
         self._failure: str | None = None
-        self._lag_seconds = LAG_SECONDS
+        self._lag = Lag(couch, clock)
         self._purge_seq: str | None = None  # the last that was handed over
 
     @property
@@ -241,20 +235,15 @@ class PartitionFeed:
         """Yield a piece with its documents. Retry until it is read: the order of pieces never changes."""
         backoff = Backoff()
         changes = piece.changes
-        lagging_since: float | None = None
-        looks: list[Mapping[str, int]] = []
+        self._lag.begin()
         loaded: list[Change] | None = None
         while loaded is None:
             try:
-                if lagging_since is not None and self._clock.monotonic() - lagging_since > self._lag_seconds:
-                    looks.append(self._couch.leaves([each.id for each in changes]))
-                    if len(looks) >= _LOOKS:
-                        changes = [_expect_less(each, looks[-_LOOKS:]) for each in changes]
-                        self._lag_seconds = _LAG_AGAIN_SECONDS
+                changes = self._lag.expect(changes)
                 loaded = self._couch.load_current(changes, identity) if changes else []
             except RetryableError as error:
                 if isinstance(error, LaggingError):
-                    lagging_since = lagging_since or self._clock.monotonic()
+                    self._lag.note()
                 yield from self._pause(error, backoff, stop)
                 if stop.is_set():
                     return
@@ -306,16 +295,6 @@ class PartitionFeed:
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
             yield SIGN_OF_LIFE
-
-
-def _expect_less(change: Change, looks: Sequence[Mapping[str, int]]) -> Change:
-    """Return a change that expects the highest of the versions that were found, if that is lower.
-
-    A purge of one leaf lowers the leaf version, and so does a backup of the database that was restored. But
-    the record with the higher one stays in the topic.
-    """
-    found = max(each.get(change.id, change.leaf_version) for each in looks)
-    return replace(change, leaf_version=min(change.leaf_version, found))
 
 
 def to_offset(seq: Seq) -> int:

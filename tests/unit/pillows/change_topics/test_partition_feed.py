@@ -12,7 +12,8 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from checkpoints import Seq
-from pillows.change_topics.partition_feed import LAG_SECONDS, PartitionFeed
+from pillows.change_topics.lag import LAG_SECONDS, UNPURGED_LAG_SECONDS, Lag
+from pillows.change_topics.partition_feed import PartitionFeed
 from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, encode_change, encode_purge
 from pillows.change_topics.requests import Request, encode_request
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
@@ -112,6 +113,10 @@ class Couch:
         self.asked: list[list[str]] = []
         self.failures: list[Exception] = []
         self.lags = 0
+        self.purges = 1
+
+    def identify(self) -> DatabaseIdentity:
+        return DatabaseIdentity(purge_seq=f"{self.purges}-x")
 
     def leaves(self, ids: Sequence[str]) -> dict[str, int]:
         return {id: abs(self.versions[id]) for id in ids if id in self.versions}
@@ -210,6 +215,43 @@ def test_a_version_is_waited_for_while_one_copy_of_the_database_has_it() -> None
     couch.leaves = lambda ids: {id: answers.pop(0) for id in ids}
     assert states(read(couch, [record(1, "a", 5)], clock=clock)) == [("a", 3, False)]
     assert answers == []
+
+
+def test_without_a_purge_a_lower_version_is_believed_after_minutes_only() -> None:
+    couch, clock = Couch(a=3), FakeClock()
+    couch.purges = 0
+    began = clock.monotonic()
+    assert states(read(couch, [record(1, "a", 5)], clock=clock)) == [("a", 3, False)]
+    assert clock.monotonic() - began > UNPURGED_LAG_SECONDS
+
+
+def test_one_lower_version_shortens_the_wait_for_some_minutes_and_not_for_ever() -> None:
+    """Hours later, a partition of the cluster's network may last for tens of seconds."""
+    couch, clock = Couch(a=3, b=3), FakeClock()
+    lag = Lag(couch, clock)  # type: ignore[arg-type] # no more is asked for here
+    looked_at: list[float] = []
+
+    def look(ids: Sequence[str]) -> dict[str, int]:
+        looked_at.append(clock.monotonic())
+        return dict.fromkeys(ids, 3)
+
+    def wait() -> float:
+        """Seconds until a lower version is expected, asked every second; the three looks are apart."""
+        lag.begin()
+        lag.note()
+        looked_at.clear()
+        began, changes = clock.monotonic(), [Change(id="a", revs=("5-x",), leaf_version=5)]
+        while lag.expect(changes)[0].leaf_version == 5:
+            clock.advance(1)
+        assert len(looked_at) == 3
+        assert looked_at[-1] - looked_at[0] >= 6
+        return clock.monotonic() - began
+
+    couch.leaves = look
+    assert wait() > LAG_SECONDS
+    assert wait() < 20, "a restored backup has many"
+    clock.advance(200)
+    assert wait() > LAG_SECONDS
 
 
 def test_a_version_that_comes_late_is_handed_over() -> None:
