@@ -48,7 +48,8 @@ def claimants(origin: Path) -> list[str]:
         return []
     from importlib import metadata  # noqa: PLC0415  slow: see above
 
-    return sorted({metadata.PathDistribution(each).name for each in claiming})
+    # pip renames ours to `~illowd-...` while it replaces it, and leaves that behind if it is killed.
+    return sorted({metadata.PathDistribution(each).name for each in claiming} - {"pillowd"})
 
 
 def _has_daemon(info: Path) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from checkpoints.checkpoint import Checkpoint, TailKey
+from checkpoints.checkpoint import Checkpoint, ConfigDigest, TailKey
 from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
 from checkpoints.journal.journal import Journal
 from checkpoints.journal.records import decode_value, encode_entry
@@ -41,12 +41,18 @@ _NOTE = "note"  # in the JSON of a checkpoint; see `CheckpointStore.note`
 _NEVER_DUE = math.nan  # compares as less than any number of seconds after it
 _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
 
+_Digest: Any = msgspec.defstruct(
+    "_Digest", [(name, str, "") for name in ConfigDigest.__struct_fields__], forbid_unknown_fields=True
+)
+
 #: A stored checkpoint of which only the edits are decoded; a field of a newer pillowd is refused.
 _Edits: Any = msgspec.defstruct(
     "_Edits",
     [
+        ("seq", str | int | list[Any]),
+        ("digest", _Digest),
         ("generation", int, 0),
-        *((name, msgspec.Raw, None) for name in ("seq", "digest", _NOTE, *_DEFAULTS) if name != "generation"),
+        *((name, msgspec.Raw, None) for name in (_NOTE, *_DEFAULTS) if name != "generation"),
     ],
     forbid_unknown_fields=True,
 )

@@ -74,6 +74,8 @@ def run_mirror(
     choose = partial(_infer_columns, column_types=column_types)
     config = prepare(mirror, choose if with_columns else None, find=_find_existing)
     if write_config_to is not None:
+        if with_columns and column_types:  # they are chosen by source and target: both must be there
+            _require_connections(config)
         return _write_config(mirror, write_config_to)
     _require_connections(config)
     summary = _run(mirror, config, once=once)

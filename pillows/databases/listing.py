@@ -76,9 +76,10 @@ def describe(name: str, info: DatabaseInfo) -> Description:
     """Return the description of a database."""
     identity = f"{info.instance_start_time or ''}/{count_purges(str(info.purge_seq or ''))}"
     text = msgspec.json.encode([info.update_seq, identity])
-    return Description(
-        name, blake2b(text, digest_size=DIGEST_BYTES).digest(), identity, has_copies=(info.copies or 1) > 1
-    )
+    digest = blake2b(text, digest_size=DIGEST_BYTES).digest()
+    # A server that does not report its copies may have several; CouchDB 1.x, with a number, has one.
+    has_copies = info.copies != 1 and not isinstance(info.update_seq, int)
+    return Description(name, digest, identity, has_copies)
 
 
 def halve(ranges: Sequence[tuple[str, str]], known: Iterable[str]) -> list[tuple[str, str]]:

@@ -80,6 +80,14 @@ def test_ours_installed_over_another_is_refused_too(site: Path, tmp_path: Path) 
     assert refused(run("-c", CONSOLE_SCRIPT, site=site, cwd=tmp_path / "elsewhere"))
 
 
+def test_what_an_upgrade_that_was_killed_leaves_behind_is_ours(site: Path, tmp_path: Path) -> None:
+    """pip renames what it replaces, and puts it back or removes it only at the end."""
+    install(site, "pillowd", install_ours(site))
+    (site / "pillowd-3.1.2.dist-info").rename(site / "~illowd-3.1.2.dist-info")
+    done = run("-c", CONSOLE_SCRIPT, site=site, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_m_daemon_in_a_merged_folder_is_refused(site: Path, tmp_path: Path) -> None:
     install_ours(site)
     install(site, "python-daemon", "")

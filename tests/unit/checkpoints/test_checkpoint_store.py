@@ -179,16 +179,17 @@ def test_a_full_disk_keeps_what_was_saved_and_undoes_an_edit(tmp_path, monkeypat
         assert stored.get(KEY).seq == Seq.of("3-x")
 
 
-def test_a_checkpoint_of_a_newer_pillowd_is_refused_and_can_be_replaced(tmp_path):
+@pytest.mark.parametrize("newer", [{"new_field": 1}, {"digest": {"source": "", "new_field": ""}}], ids=ascii)
+def test_a_checkpoint_of_a_newer_pillowd_is_refused_and_can_be_replaced(tmp_path, newer):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("1-x"))
         other = TailKey("other", "couch/cases")
         store.save(other, at("5-x"))
-        put(store, "checkpoint", at("1-x").to_json() | {"generation": 7, "new_field": 1})
+        put(store, "checkpoint", at("1-x").to_json() | {"generation": 7} | newer)
         with pytest.raises(IntegrityError, match=r"cases@couch/cases .*'new_field'"):
             store.get(KEY)
         with pytest.raises(IntegrityError):
-            store.save(KEY, at("2-x"))
+            store.save(KEY, replace(at("2-x"), edits=7))
         assert store.get(other).seq == Seq.of("5-x")
         edited = store.edit(KEY, lambda present: at("9-x") if present is None else present)
         assert edited.edits == 8

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from pillows.couch.database_info import DatabaseInfo
+import pytest
+
+from pillows.couch.database_info import ClusterInfo, DatabaseInfo
 from pillows.databases.listing import PAGE, describe, halve, parse_identity
 
 
@@ -14,6 +16,22 @@ def test_a_description_changes_with_position_creation_and_purges_only() -> None:
     ]
     assert one == same
     assert all(describe("a", each).digest != one.digest for each in others)
+
+
+@pytest.mark.parametrize(
+    ("info", "has_copies"),
+    [
+        (DatabaseInfo(update_seq="5-x", cluster=ClusterInfo(n=1)), False),
+        (DatabaseInfo(update_seq="5-x", cluster=ClusterInfo(n=3)), True),
+        (DatabaseInfo(update_seq=[5, "x"]), True),
+        (DatabaseInfo(update_seq=5), False),
+    ],
+    ids=ascii,
+)
+def test_a_server_that_does_not_report_its_copies_may_have_several(
+    info: DatabaseInfo, has_copies: bool
+) -> None:
+    assert describe("a", info).has_copies is has_copies
 
 
 def test_the_identity_in_a_description_can_be_compared() -> None:
