@@ -70,13 +70,10 @@ class Engine(Struct, frozen=True, kw_only=True):
         """Pause and resume the pillows of this daemon when any daemon of the service is asked to."""
 
         def follow() -> None:
-            before = {key for key in supervisor.keys if key in pauses}
             try:
                 pauses.follow(self.control.paused)
             finally:
-                for key in supervisor.keys:
-                    if (key in pauses) is not (key in before):
-                        (supervisor.pause if key in pauses else supervisor.resume)(key)
+                supervisor.follow_pauses()
 
         self.control.watch(follow)
 

@@ -17,7 +17,7 @@ from gevent.event import Event
 from checkpoints import StoreWriteError
 from checkpoints.replica import Key
 from daemon.kafka.topic_follower import TopicFollower
-from pillows.errors import RetryableError
+from pillows.errors import PillowError
 from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
@@ -173,7 +173,7 @@ class ServiceControl:
         ]
         try:
             delivery = self._producer.send(messages)
-        except RetryableError as error:
+        except PillowError as error:
             raise StoreWriteError(f"Kafka refused the record: {error}") from error
         if delivery.failures:
             raise StoreWriteError(f"Kafka refused the record: {next(iter(delivery.failures.values()))}")

@@ -12,7 +12,7 @@ from checkpoints import TailKey
 from daemon.kafka.topic_follower import TopicFollower
 from pillows.change_topics.partition_keys import split_partition
 from pillows.clock import Clock
-from pillows.errors import RetryableError
+from pillows.errors import PillowError
 from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
@@ -100,7 +100,7 @@ class ServiceStatus:
         ]
         try:
             self._producer.send(messages)
-        except RetryableError as error:
+        except PillowError as error:
             _log.warning("status.not_told", error=str(error))
 
     def find(self, key: TailKey) -> Mapping[int, TailStatus]:

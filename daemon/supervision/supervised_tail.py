@@ -147,6 +147,11 @@ class SupervisedTail:
         return self._tail if isinstance(self._tail, SeveralDatabases) else None
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the tail is held as paused, or drains for that."""
+        return self._held_state is State.PAUSED
+
+    @property
     def draining(self) -> bool:
         """Whether the present run was asked to stop, and has not ended."""
         return self.running and self._stop.is_set()

@@ -193,6 +193,12 @@ class Supervisor:
         if not self._ending and key not in self._held:
             tail.start()
 
+    def follow_pauses(self) -> None:
+        """Drain or start the tails whose pause was changed elsewhere."""
+        for key, tail in list(self._tails.items()):
+            if (key in self._pauses) is not tail.is_paused:
+                self.start(key)
+
     def restart(self, key: TailKey) -> None:
         """Drain a tail and start it again; a paused or stopped one stays so."""
         if not self._ending:

@@ -121,11 +121,11 @@ class Producer:
         Raises:
             PillowError: as `send`.
         """
-        library = self._connect()
+        self._connect()
         if self._transactional_id and not self._has_transactions:
             self.call(lambda library, seconds: library.init_transactions(seconds))
             self._has_transactions = True
-        return library
+        return self._connect()
 
     def call(self, work: Callable[[LibraryProducer, float], T]) -> T:
         """Return the result of a call that waits for a broker, made in the producer's thread.
@@ -175,9 +175,9 @@ class Producer:
     def _connect(self) -> LibraryProducer:
         """Return the library's producer, and replace one that has failed."""
         self._refuse_closed()
-        if self._fatal is not None:
-            if self._fatal.verdict is Verdict.FENCED:  # a new producer would take over in turn
-                raise to_error(self._fatal, self._options.servers)
+        if self._fatal is not None and self._fatal.verdict is Verdict.FENCED:
+            raise to_error(self._fatal, self._options.servers)  # a new producer would take over in turn
+        if self._fatal or self._refused:  # a refusal may pass: a broker that restarts refuses, too
             self._disconnect()
         if self._library is None:
             self._refused = self._fatal = self._down_at = None

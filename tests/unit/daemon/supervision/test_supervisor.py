@@ -48,11 +48,12 @@ class House:
         self.supervisor = self.make()
 
     def make(self, **settings: float) -> Supervisor:
+        self.pauses = Pauses(self.pauses_path)
         return Supervisor(
             self.fleet.factories,
             clock=self.clock,
             observer=self.observer,
-            pauses=Pauses(self.pauses_path),
+            pauses=self.pauses,
             policy=RestartOptions(max_restarts=3),
             stop_timeout_seconds=30,
             jitter=lambda: 1.0 - sys.float_info.epsilon,
@@ -344,6 +345,27 @@ def test_a_pause_outlives_the_daemon_and_a_resume_ends_it(house: Callable[..., H
     h.let(1)
     assert h.state("one") is State.LIVE
     assert one not in Pauses(h.pauses_path)
+
+
+def test_pauses_that_were_changed_elsewhere_are_followed(house: Callable[..., House]) -> None:
+    h = house(one=well, two=well, three=well)
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.stop(h.fleet.key("three"))
+    h.pauses.follow(frozenset([str(h.fleet.key("one"))]))
+    for _ in range(2):
+        h.supervisor.follow_pauses()
+        h.let(1)
+        assert [h.state(name) for name in ("one", "two", "three")] == [
+            State.PAUSED,
+            State.LIVE,
+            State.STOPPED,
+        ]
+    h.pauses.follow(frozenset())
+    h.supervisor.follow_pauses()
+    h.let(1)
+    assert [h.state(name) for name in ("one", "two", "three")] == [State.LIVE, State.LIVE, State.STOPPED]
+    assert h.runs("two") == 1
 
 
 def test_stop_all_drains_side_by_side_and_leaves_failed_and_paused_as_they_are(

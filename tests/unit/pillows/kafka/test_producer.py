@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from gevent.monkey import get_original
 
-from pillows.errors import RetryableError
+from pillows.errors import AccessError, RetryableError
 from pillows.kafka import producer as module
 from pillows.kafka.delivery import Delivery
 from pillows.kafka.message import Message
@@ -133,6 +133,24 @@ def test_a_new_producer_has_no_transactions_even_if_the_end_of_the_last_one_was_
     assert library.is_ready
     assert not producer._in_transaction
     producer.close()
+
+
+def test_a_denial_of_access_that_has_passed_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers that are restarted may deny access for a while."""
+
+    class Denied(Library):
+        def poll(self, _: float) -> int:
+            producer._note_error(KafkaError(KafkaError._AUTHENTICATION))
+            return 0
+
+        def purge(self, **_: object) -> None:
+            pass
+
+    producer = make(Denied())
+    with pytest.raises(AccessError):
+        producer.send([message("a")])
+    monkeypatch.setattr(module, "LibraryProducer", lambda _: Library())
+    assert producer.send([message("a")]).failures == {}
 
 
 def test_a_write_that_a_close_cut_short_does_not_take_the_transactions_back(
