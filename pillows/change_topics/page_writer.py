@@ -15,6 +15,7 @@ from pillows.change_topics.records import (
     encode_change,
     encode_purge,
     make_headers,
+    mark_backs,
 )
 from pillows.feed.base import DatabaseIdentity, count_purges
 from pillows.kafka import topics as topic_admin
@@ -84,20 +85,19 @@ class PageWriter:
         """
         after = advance(before, pieces)
         position = make_message(self._to.topics, self._to.source, after)
-        messages = [*self._make_messages(pieces, before, after), position]
+        messages = [*self._make_messages(pieces, before), position]
         self._producer.send_all(messages)
         return after
 
-    def _make_messages(self, pieces: Sequence[Piece], before: Position, after: Position) -> Iterator[Message]:
-        topic, known = self._to.topic, before.identity
+    def _make_messages(self, pieces: Sequence[Piece], position: Position) -> Iterator[Message]:
+        topic = self._to.topic
         for piece in pieces:
+            position = advance(position, [piece])
             headers = make_headers(self._to.source, piece.identity)
             for change in piece.batch.changes:
                 yield Message(change.id, change.id.encode(), topic, encode_change(change), headers)
             if piece.batch.purge_seq is not None:
-                purge = make_purge(piece.batch, known, after.missed_at)
-                yield from self._make_purges(encode_purge(purge), headers)
-            known = piece.identity or known
+                yield from self._make_purges(encode_purge(make_purge(piece.batch, position)), headers)
 
     def _make_purges(self, value: bytes, headers: Headers) -> Iterator[Message]:
         """Yield a record about purges for each partition: the readers of each must know them."""
@@ -105,33 +105,37 @@ class PageWriter:
             yield Message("", DATABASE_KEY, self._to.topic, value, headers, partition)
 
 
-def make_purge(batch: ChangeBatch, known: DatabaseIdentity | None, missed_at: str) -> PurgeRecord:
+def make_purge(batch: ChangeBatch, after: Position) -> PurgeRecord:
     """Return the record about the purges of a batch.
 
     Args:
         batch: the batch.
-        known: the database as it was before the batch.
-        missed_at: the purge position after the last ones that were missed.
+        after: the position after the batch.
     """
-    purge_seq = batch.purge_seq or ""
-    new = DatabaseIdentity(purge_seq=purge_seq).count_purges_since(known.purge_seq if known else None)
     return PurgeRecord(
-        purge_seq=purge_seq,
+        purge_seq=mark_backs(batch.purge_seq or "", after.backs),
         recreated=batch.recreated,
         missed=batch.purges_missed,
-        missed_at=missed_at,
-        is_back=new < 0,
+        missed_at=after.missed_at,
     )
 
 
 def advance(before: Position, pieces: Sequence[Piece]) -> Position:
     """Return the position after pieces of the feed. A piece without a position keeps the one before it."""
     seqs = [piece.batch.seq for piece in pieces if piece.batch.seq is not None]
-    identities: list[DatabaseIdentity] = [each.identity for each in pieces if each.identity is not None]
-    missed = [piece.batch.purge_seq or "" for piece in pieces if piece.batch.purges_missed]
+    identity, missed_at, backs = before.identity, before.missed_at, before.backs
+    for piece in pieces:
+        if (purge_seq := piece.batch.purge_seq) is not None:
+            known = identity.purge_seq if identity else None
+            if DatabaseIdentity(purge_seq=purge_seq).count_purges_since(known) < 0:
+                backs += 1
+            if piece.batch.purges_missed:
+                missed_at = mark_backs(count_purges(purge_seq), backs)
+        identity = piece.identity or identity
     return Position(
         seq=seqs[-1] if seqs else before.seq,
-        identity=identities[-1] if identities else before.identity,
+        identity=identity,
         ordinal=before.ordinal + sum(len(piece.batch.changes) for piece in pieces),
-        missed_at=count_purges(missed[-1]) if missed else before.missed_at,
+        missed_at=missed_at,
+        backs=backs,
     )

@@ -22,7 +22,14 @@ from msgspec.structs import replace
 
 from checkpoints import Seq
 from pillows.change_topics.lag import Lag
-from pillows.change_topics.records import DATABASE_KEY, IDENTITY, PurgeRecord, decode_change, decode_purge
+from pillows.change_topics.records import (
+    DATABASE_KEY,
+    IDENTITY,
+    PurgeRecord,
+    decode_change,
+    decode_purge,
+    order_purges,
+)
 from pillows.change_topics.requests import decode_request, is_request
 from pillows.clock import Clock
 from pillows.errors import InvalidSeqError, RetryableError
@@ -110,6 +117,7 @@ class PartitionFeed:
         self._failure: str | None = None
         self._lag = Lag(couch, clock)
         self._purge_seq: str | None = None  # the last that was handed over
+        self._is_unmarked = False  # whether it may lack the mark of how often the source went back
 
     @property
     def last_byte_at(self) -> float | None:
@@ -163,6 +171,8 @@ class PartitionFeed:
     ) -> Generator[ChangeBatch, None, None]:
         """Yield the changes from a position on, until `stop` is set."""
         self._purge_seq = identity.purge_seq if identity else None
+        # At the beginning of a pass the source has told it, and no record.
+        self._is_unmarked = since == Seq.BEGINNING and order_purges(self._purge_seq or "")[0] == 0
         yield from self._seek(since, stop)
 
         def wake(_: Event) -> None:
@@ -270,15 +280,18 @@ class PartitionFeed:
 
         A pass begins with the source's purges at that time, and meets records about them. The record of
         purges that were missed may be gone, since compaction keeps the last one: a later one counts for it.
+        So does one after the source went back, whatever its number: see `mark_backs`.
         """
-        known, told = self._purge_seq, DatabaseIdentity(purge_seq=purge.purge_seq)
-        new = told.count_purges_since(known)
-        if not told.purged_since(known or "0") or (new < 0 and not purge.is_back):
+        known, told = order_purges(self._purge_seq or ""), order_purges(purge.purge_seq)
+        new = told[1] - known[1]
+        if self._is_unmarked and new >= 0:
+            known = told[0], known[1]  # a lower number may be news, which is never dropped
+        if told <= known and not (new < 0 and purge.is_back):
             return batch
         missed = purge.missed
-        if DatabaseIdentity(purge_seq=purge.missed_at).count_purges_since(known) > 0:
-            missed = max(missed, new)
-        self._purge_seq = purge.purge_seq
+        if order_purges(purge.missed_at) > known:
+            missed = max(missed, new, 1)
+        self._purge_seq, self._is_unmarked = purge.purge_seq, False
         return replace(
             batch,
             purge_seq=purge.purge_seq,

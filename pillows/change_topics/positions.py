@@ -26,12 +26,14 @@ class Position(Struct, frozen=True, kw_only=True):
         identity: of the database; None if it is not known yet.
         ordinal: how many changes have been written since the first.
         missed_at: as `PurgeRecord.missed_at`.
+        backs: how often the source's purge position went back, since a backup was restored.
     """
 
     seq: Seq = Seq.BEGINNING
     identity: DatabaseIdentity | None = None
     ordinal: int = 0
     missed_at: str = ""
+    backs: int = 0
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     identity: DatabaseIdentity | None
     ordinal: int
     missed_at: str = ""
+    backs: int = 0
 
 
 def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) -> Position | None:
@@ -72,7 +75,13 @@ def load_position(options: KafkaConnection, topics: ServiceTopics, source: str) 
     if found.format > FORMAT:
         raise StateLostError(f"{where} was written by a newer pillowd.", remedy="update this one")
     seq = Seq(found.seq) if found.format == FORMAT else Seq.BEGINNING
-    return Position(seq=seq, identity=found.identity, ordinal=found.ordinal, missed_at=found.missed_at)
+    return Position(
+        seq=seq,
+        identity=found.identity,
+        ordinal=found.ordinal,
+        missed_at=found.missed_at,
+        backs=found.backs,
+    )
 
 
 def make_message(topics: ServiceTopics, source: str, position: Position) -> Message:
@@ -82,6 +91,7 @@ def make_message(topics: ServiceTopics, source: str, position: Position) -> Mess
         identity=position.identity,
         ordinal=position.ordinal,
         missed_at=position.missed_at,
+        backs=position.backs,
     )
     return Message(
         id=source,

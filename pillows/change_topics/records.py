@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import DatabaseIdentity, count_purges
 from pillows.kafka.message import Headers
 from pillows.models import Change
 
@@ -25,6 +25,9 @@ MAX_RECORD_BYTES = 512 * 2**10
 SOURCE = "src"
 #: Header: when the database was created, if the server reports it.
 IDENTITY = "idn"
+
+#: Before the mark in a purge position, and behind its number of purges; CouchDB writes no tilde.
+_BACKS = "-~"
 
 
 class ChangeRecord(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -49,12 +52,13 @@ class PurgeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a record about purges; one is in every partition.
 
     Attributes:
-        purge_seq: the source's purge position; the records before it name the purged documents.
+        purge_seq: the source's purge position, marked by `mark_backs`; the records before it name the purged
+            documents.
         recreated: whether some of them exist again.
         missed: how many purges the source no longer lists.
-        missed_at: the purge position after the last ones that it no longer listed; "" if there were none.
-            Compaction keeps the last record only, so each repeats it.
-        is_back: whether the position is before the former one, since the source was restored.
+        missed_at: the purge position after the last ones that it no longer listed, marked, too; "" if there
+            were none. Compaction keeps the last record only, so each repeats it.
+        is_back: whether the position is before the former one. Only records that have no mark tell it.
     """
 
     purge_seq: str
@@ -72,6 +76,28 @@ def make_headers(source: str, identity: DatabaseIdentity | None) -> Headers:
         identity: of the database; None if it is not known.
     """
     return [(SOURCE, source), (IDENTITY, (identity and identity.instance_start_time) or "")]
+
+
+def mark_backs(purge_seq: str, backs: int) -> str:
+    """Return a purge position with a mark of how often the source went back before it.
+
+    Purges are counted anew after a backup of the source was restored: the same number stands for others then.
+
+    Args:
+        purge_seq: the purge position.
+        backs: how often the source went back; 0 gets no mark.
+    """
+    return f"{purge_seq}{_BACKS}{backs}" if backs else purge_seq
+
+
+def order_purges(purge_seq: str) -> tuple[int, int]:
+    """Return how often the source went back before a purge position, and its number of purges.
+
+    Of two positions, the later one is greater.
+    """
+    found, _, backs = purge_seq.partition(_BACKS)
+    purges = count_purges(found)
+    return int(backs or 0), int(purges) if purges.isdigit() else 0
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -6,12 +6,15 @@ from checkpoints import Seq
 from pillows.change_topics.page_writer import advance, make_purge
 from pillows.change_topics.pages import Piece
 from pillows.change_topics.positions import Position
+from pillows.change_topics.records import order_purges
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import ChangeBatch
 
 
-def purge(purge_seq: str, missed: int) -> Piece:
-    return Piece(ChangeBatch(changes=(), seq=None, purge_seq=purge_seq, purges_missed=missed), None)
+def purge(purge_seq: str, missed: int, after: str | None = None) -> Piece:
+    """A piece with purges; `after` is what is known of them from then on."""
+    identity = DatabaseIdentity(purge_seq=after) if after else None
+    return Piece(ChangeBatch(changes=(), seq=None, purge_seq=purge_seq, purges_missed=missed), identity)
 
 
 def test_the_last_purges_that_were_missed_are_remembered_with_the_position() -> None:
@@ -21,8 +24,19 @@ def test_the_last_purges_that_were_missed_are_remembered_with_the_position() -> 
     assert advance(first, [purge("900-x", 1)]).missed_at == "900"
 
 
-def test_a_purge_position_that_went_back_says_so() -> None:
-    batch = purge("300-x", 1).batch
-    for before, is_back in (("501-x", True), ("299-x", False), (None, False)):
-        assert make_purge(batch, DatabaseIdentity(purge_seq=before), "").is_back is is_back
-    assert not make_purge(batch, None, "").is_back
+def test_a_source_that_went_back_is_told_with_every_purge_after_that() -> None:
+    """Compaction leaves the last record only. What was missed before is no more than that."""
+    known = DatabaseIdentity(purge_seq="500-x")
+    back = advance(Position(identity=known, missed_at="400"), [purge("300-x", 0, after="300-x")])
+    assert (back.backs, back.missed_at) == (1, "400")
+    later = advance(back, [purge("301-x", 2, after="301-x"), purge("302-x", 0, after="302-x")])
+    assert (later.backs, later.missed_at) == (1, "301-~1")
+    told = make_purge(purge("302-x", 0).batch, later)
+    assert (told.purge_seq, told.missed_at) == ("302-x-~1", "301-~1")
+    assert order_purges("500-x") < order_purges(told.missed_at) < order_purges(told.purge_seq)
+    assert advance(later, [purge("9-x", 0)]).backs == 2
+
+
+def test_a_source_that_never_went_back_is_told_without_a_mark() -> None:
+    after = advance(Position(), [purge("3-x", 1)])
+    assert (after.backs, make_purge(purge("3-x", 1).batch, after).purge_seq) == (0, "3-x")

@@ -331,6 +331,29 @@ def test_purges_of_a_source_that_was_restored_are_news() -> None:
     assert told_of == [("300-x", 0), ("310-x", 10)]
 
 
+@pytest.mark.parametrize("purges", [7, 10, 12])
+def test_what_was_missed_after_the_source_went_back_is_noticed_in_the_last_record(purges: int) -> None:
+    """A pillow was away at purge 10, the source went back to 5, and 7 was missed."""
+    last = told(9, f"{purges}-x-~1", missed_at="7-~1")
+    (found,) = read(Couch(), [last], since=Seq.of(4), identity=replace(IDENTIFIED, purge_seq="10-x"))
+    assert (found.purge_seq, found.purges_missed > 0) == (f"{purges}-x-~1", True)
+    (found,) = read(Couch(), [last], since=Seq.of(4), identity=replace(IDENTIFIED, purge_seq="7-x-~1"))
+    assert found.purges_missed == 0, "it was told"
+
+
+def test_what_was_missed_before_the_source_went_back_is_missed_by_who_was_not_told_then_only() -> None:
+    history = [told(3, "300-x-~1", missed_at="500"), told(5, "301-x-~1", missed_at="500")]
+    for known, missed in (("501-x", [0, 0]), ("2-x", [298, 0])):
+        found = read(Couch(), history, since=Seq.of(2), identity=replace(IDENTIFIED, purge_seq=known))
+        assert [each.purges_missed for each in found if each.purge_seq] == missed
+
+
+def test_a_pass_after_the_source_went_back_does_not_miss_what_was_before_it() -> None:
+    history = [told(3, "7-x-~1", missed_at="7-~1"), told(5, "8-x-~1", missed_at="7-~1")]
+    found = read(Couch(), history, identity=replace(IDENTIFIED, purge_seq="7-x"))
+    assert [(each.purge_seq, each.purges_missed) for each in found if each.purge_seq] == [("8-x-~1", 0)]
+
+
 def test_purges_of_a_former_database_are_no_news() -> None:
     record = Record(5, DATABASE_KEY, told(5, "9-x", missed=9).value(), created_at="100")
     assert [(each.seq, each.purge_seq) for each in read(Couch(), [record])] == [(Seq.of(6), None)]

@@ -15,7 +15,7 @@ from pillows.change_topics.records import (
     encode_purge,
     make_headers,
 )
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import DatabaseIdentity, count_purges
 from pillows.models import Change
 
 REV = "12-0123456789abcdef0123456789abcdef"
@@ -60,6 +60,14 @@ def test_a_record_about_purges_comes_back() -> None:
     assert decode_purge(encode_purge(purge)) == purge
     older = msgspec.msgpack.encode({"purge_seq": "3-g1A", "recreated": True, "missed": 2})
     assert decode_purge(older) == replace(purge, missed_at=""), "as it was written at first"
+
+
+@pytest.mark.parametrize("purge_seq", ["3-g1AAA_b-", "3"])
+def test_a_mark_leaves_the_number_of_purges_as_it_is(purge_seq: str) -> None:
+    marked = records.mark_backs(purge_seq, 2)
+    assert (count_purges(marked), records.order_purges(marked)) == ("3", (2, 3))
+    assert records.mark_backs(purge_seq, 0) == purge_seq
+    assert records.order_purges("") < records.order_purges(purge_seq) == (0, 3) < (2, 3)
 
 
 def test_headers_tell_the_database_apart() -> None:
