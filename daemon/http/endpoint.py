@@ -1,6 +1,6 @@
 """What a listener checks before it carries out a request, and how it answers.
 
-Nothing here imports Flask: a daemon that is only asked how its pillows are does without it (9 MB).
+Nothing here imports Flask: a daemon that is only asked how its pillows are does without it (6 MB).
 """
 
 from __future__ import annotations

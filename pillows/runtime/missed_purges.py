@@ -5,8 +5,8 @@ Documents of dropped purges stay in the targets. So the documents that each targ
 the source. Those that are absent twice, longer apart than any copy of the database lags, are deleted in the
 targets like other purged documents.
 
-Until then the checkpoint keeps the earlier purge position: after a restart the gap is found again. Where a
-record at a position told of it, as in a topic, the checkpoint stays before that, too.
+Until then the checkpoint keeps the earlier purge position: after a restart the gap is found again. Of a
+partition the checkpoint also stays before the record that told of the gap, since nothing else would.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from checkpoints import TailKey
 from pillows.errors import FatalError, PurgesMissedError
 from pillows.feed.base import PURGED_REV, SIGN_OF_LIFE, SourceLookup
 from pillows.models import Change, ChangeBatch
@@ -66,14 +65,14 @@ class MissedPurges:
     """Watches a tail's batches for missed purges, and adds the deletions that close the gap.
 
     Args:
-        tail: the tail.
         source: looks documents up.
         make_transports: makes transports that list what the targets hold; they are closed here.
-        retrier: retries unreachable servers; has the observer.
+        retrier: retries unreachable servers; has the tail and its observer.
         options: limits the automatic repair.
         start: starts the job, which runs while the tail does; its errors end the tail.
         note: receives why the targets may differ from the source; "" when they don't.
         is_ours: whether a document is one of the tail's; the others are left alone.
+        is_part: see `TailSettings`.
 
     Attributes:
         job: compares what the targets hold with what the source knows.
@@ -81,7 +80,6 @@ class MissedPurges:
 
     def __init__(
         self,
-        tail: TailKey,
         *,
         source: SourceLookup,
         make_transports: Callable[[], Sequence[Transport]],
@@ -90,9 +88,10 @@ class MissedPurges:
         start: Callable[[Job], None],
         note: Callable[[str], None],
         is_ours: Callable[[str], bool] = lambda _id: True,
+        is_part: bool = False,
     ) -> None:
         self.job = Job(self._compare)
-        self._tail = tail
+        self._tail = retrier.tail
         self._source = source
         self._make_transports = make_transports
         self._retrier = retrier
@@ -100,6 +99,7 @@ class MissedPurges:
         self._start = start
         self._note = note
         self._is_ours = is_ours
+        self._is_part = is_part
         self._purges = 0  # missed since the gap was noticed
         self._purge_seq: str | None = None  # the newest position, which the checkpoint gets at the end
         self._held: ChangeBatch | None = None  # the newest with a position, which it gets then, too
@@ -115,7 +115,6 @@ class MissedPurges:
 
     def _hold_back(self, batch: ChangeBatch) -> ChangeBatch:
         """Return the batch without what the checkpoint may not pass while there is a gap before it."""
-        is_told_here = batch.purges_missed > 0 and batch.seq is not None
         if batch.purges_missed:
             self._purges += batch.purges_missed
             if not self._purge_seq:
@@ -125,7 +124,7 @@ class MissedPurges:
         if batch.purge_seq is not None:
             self._purge_seq = batch.purge_seq
             batch = replace(batch, purge_seq=None)
-        if batch.seq is not None and (is_told_here or self._held is not None):
+        if self._is_part and batch.seq is not None:
             self._held = batch
             batch = replace(batch, seq=None)
         return batch
@@ -216,7 +215,7 @@ class MissedPurges:
                 remedy="check that the source is whole; then "
                 + (
                     "`pillowd verify KEY --repair`, and `pillowd restart KEY`"
-                    if self._held is None  # or else nothing is compared or repaired beyond the gap
+                    if not self._is_part  # of which nothing is compared or repaired beyond the gap
                     else "`pillowd checkpoint reset KEY`"
                 ),
             )

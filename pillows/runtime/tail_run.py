@@ -249,7 +249,6 @@ class TailRun:
 
     def _build_missed_purges(self) -> MissedPurges:
         return MissedPurges(
-            self._settings.key,
             source=self.feed,
             make_transports=self._services.make_transports,
             retrier=self.retrier,
@@ -257,6 +256,7 @@ class TailRun:
             start=lambda job: self._housekeeping.start_soon(job, 0.0),
             note=self._monitor.note_doubt,
             is_ours=self._services.is_ours,
+            is_part=self._settings.is_part,
         )
 
     def _build_pusher(self) -> Pusher[Item] | PartitionedPusher[Item]:

@@ -77,7 +77,7 @@ class Scene:
         jobs: what was started.
     """
 
-    def __init__(self, source: Source, *transports: Transport, **options: Any) -> None:
+    def __init__(self, source: Source, *transports: Transport, is_part: bool = False, **options: Any) -> None:
         self.notes: list[str] = []
         self.events: list[tuple[str, Any]] = []
         self.jobs: list[Job] = []
@@ -88,13 +88,13 @@ class Scene:
                 events.append((event, dict(details)))
 
         self.purges = MissedPurges(
-            KEY,
             source=source,  # type: ignore[arg-type] # no more is asked for here
             make_transports=lambda: transports,
             retrier=Retrier(KEY, StopAwareWaiter(source.clock, Event()), Listener()),
             options=MissedPurgesOptions(**options),
             start=self.jobs.append,
             note=self.notes.append,
+            is_part=is_part,
         )
 
     def follow(self, *batches: ChangeBatch, compare_after: int = 1) -> list[ChangeBatch]:
@@ -152,7 +152,7 @@ def test_a3_gaps_are_counted_together_until_the_comparison_has_ended() -> None:
 
 def test_a3_a_gap_that_a_record_told_of_keeps_the_position_before_that_record() -> None:
     """A restart would begin behind it, and the record does not come again."""
-    scene = Scene(Source(["a"]), Holder("a", "b"))
+    scene = Scene(Source(["a"]), Holder("a", "b"), is_part=True)
     told = replace(GAP, seq=Seq.of("8"))
     later = ChangeBatch(changes=(change("x"),), seq=Seq.of("9"), least_epoch=3)
     end = ChangeBatch(changes=(), seq=Seq.of("10"), caught_up=True, pending=0)
@@ -166,7 +166,7 @@ def test_a3_a_gap_that_a_record_told_of_keeps_the_position_before_that_record() 
 
 def test_a3_a_gap_in_a_topic_that_is_too_large_is_closed_by_a_pass() -> None:
     """`verify` compares no further than the position, which the gap holds back."""
-    scene = Scene(Source([]), Holder("a", "b"), max_documents=0)
+    scene = Scene(Source([]), Holder("a", "b"), is_part=True, max_documents=0)
     with pytest.raises(FatalError, match="`pillowd checkpoint reset KEY`"):
         scene.follow(replace(GAP, seq=Seq.of("8")), TICK)
 
