@@ -25,9 +25,8 @@ from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.finding import Finding, describe_damage
-from checkpoints.journal.entries import Entries
 from checkpoints.journal.files import keep_damaged, list_damaged, read_journal, write_journal
-from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit
+from checkpoints.journal.records import JOURNAL, Entries, JournalScan, encode_entry, format_commit
 from checkpoints.replica import Key, Replica
 
 COMPACT_BYTES = 1024 * 1024

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct, field
 
 from checkpoints.finding import Finding
-from checkpoints.journal.entries import Entries
 from checkpoints.replica import Key
 
 JOURNAL = "journal"
@@ -37,6 +36,36 @@ PIECE_BYTES = 2**16
 
 _decode_at = json.JSONDecoder().raw_decode
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+class Entries(MutableMapping[Key, bytes]):
+    """The entries of a journal in memory, by key. There may be ten thousand.
+
+    They are in groups of keys that differ in their last name only. So a key takes the memory of one name: as
+    a tuple, it would take more than twice as much.
+
+    Args:
+        entries: those to begin with.
+    """
+
+    def __init__(self, entries: Mapping[Key, bytes] | None = None) -> None:
+        self._groups: dict[Key, dict[str, bytes]] = {}
+        self.update(entries or {})
+
+    def __getitem__(self, key: Key) -> bytes:
+        return self._groups[key[:-1]][key[-1]]
+
+    def __setitem__(self, key: Key, entry: bytes) -> None:
+        self._groups.setdefault(key[:-1], {})[key[-1]] = entry
+
+    def __delitem__(self, key: Key) -> None:
+        del self._groups[key[:-1]][key[-1]]
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((*names, last) for names, group in self._groups.items() for last in group)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._groups.values()))
 
 
 class JournalScan(Struct):
