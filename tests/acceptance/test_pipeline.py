@@ -79,6 +79,7 @@ def test_documents_that_move_between_outputs_leave_nothing_behind(world: World) 
 def _in_postgres(world: World) -> dict[str, tuple[str, int]]:
     """Id -> its table and how many visits it has; fails where a document stands in both."""
     with psycopg.connect(world.postgres_dsn) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # a document may move meanwhile
         if reader.execute("select to_regclass('visits')").fetchone() == (None,):
             return {}
         found = [
