@@ -42,7 +42,7 @@ def describe(servers: str, readings: Sequence[Sequence[Reading]]) -> str:
 def format_readings(readings: Sequence[Sequence[Reading]]) -> str:
     """Return the medians of each participant, with the range of its rates."""
     measured = [name for name in PROCESSES if name in readings[0][0].cpu_seconds]
-    head = ["", "docs/s", "least-most", *(PROCESSES[name] for name in measured), "all", "MiB"]
+    head = ["", "per second", "least-most", *(PROCESSES[name] for name in measured), "all", "MiB"]
     rows = []
     for runs in readings:
         middle, rates = median_of(runs), [each.rate for each in runs]
@@ -61,7 +61,7 @@ def format_readings(readings: Sequence[Sequence[Reading]]) -> str:
 
 def format_shares(shares: Sequence[Share]) -> str:
     """Return how much of the bound is reached, compared with the required share."""
-    head = ["pillowd into", "docs/s", "bound", "of the bound", "asked", "of curl"]
+    head = ["pillowd into", "per second", "bound", "of the bound", "asked", "of curl"]
     rows = []
     for share in shares:
         known = share.bound is not None
