@@ -6,6 +6,10 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
+from pillows.errors import RetryableError
+from pillows.kafka.options import KafkaConnection
+from pillows.kafka.topic_log import read_log
+
 
 def read_topic(server: str, topic: str, **settings: Any) -> list[Message]:
     """Return every committed message of a topic, partition after partition."""
@@ -37,3 +41,13 @@ def headers(message: Message) -> dict[str, str]:
     """Return the headers of a message."""
     found: Any = message.headers()
     return {name: value.decode() for name, value in found}
+
+
+def is_led(options: KafkaConnection, topic: str, partitions: int) -> bool:
+    """Return whether every partition answers: a busy broker needs a while to lead a new topic's."""
+    try:
+        for number in range(partitions):
+            read_log(options, topic, number)
+    except RetryableError:
+        return False
+    return True

@@ -22,6 +22,7 @@ from pillows.kafka.topic import Topic
 from pillows.kafka.topic_log import read_log
 from tests.servers.kafka import Kafka
 from tests.support.hub_meter import HubMeter
+from tests.support.kafka_reader import is_led
 from tests.support.waiting import wait_until
 
 SESSION_SECONDS = 6.0
@@ -95,6 +96,7 @@ def options(kafka: str) -> KafkaConnection:
 def topic(options: KafkaConnection, kafka_prefix: str) -> str:
     name = f"{kafka_prefix}docs"
     topics.create(options, [Topic(name=name, partitions=4)])
+    wait_until(lambda: is_led(options, name, 4))
     return name
 
 

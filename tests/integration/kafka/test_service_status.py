@@ -19,6 +19,7 @@ from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
 from pillows.kafka.topic import Topic
 from pillows.runtime.status import State, TailStatus
+from tests.support.kafka_reader import is_led
 from tests.support.waiting import wait_until
 
 STATUS = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pending=3)
@@ -33,6 +34,7 @@ def options(kafka: str) -> KafkaConnection:
 def topic(options: KafkaConnection, kafka_prefix: str) -> str:
     name = f"{kafka_prefix}status"
     topics.create(options, [Topic(name=name, partitions=1)])
+    wait_until(lambda: is_led(options, name, 1))
     return name
 
 
