@@ -21,7 +21,6 @@ import requests
 from gevent import monkey
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -260,23 +259,6 @@ class _Adapter(HTTPAdapter):
         if key not in self._pools:
             self._pools[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)
         return self._pools[key]
-
-    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """Return the path of a request; its whole URL for a proxy."""
-        found = None if proxies else _ENCODED.fullmatch(str(request.url))
-        return found[2] if found else super().request_url(request, proxies)
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """Return a response as requests makes it; look for cookies only if there is one."""
-        if "Set-Cookie" in resp.headers:
-            return super().build_response(req, resp)
-        response = requests.Response()
-        response.status_code, response.reason = resp.status, resp.reason
-        response.headers = CaseInsensitiveDict(resp.headers)
-        response.encoding = get_encoding_from_headers(response.headers)
-        response.raw, response.url = resp, str(req.url)
-        response.request, response.connection = req, self
-        return response
 
     def close(self) -> None:
         """Close idle connections now: urllib3 2 leaves them to the garbage collector."""

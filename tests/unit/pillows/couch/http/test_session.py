@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 import pytest
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
 
 from pillows.couch.client import CouchClient
 from pillows.couch.http import session as http_session
@@ -62,26 +59,3 @@ def test_a_request_is_prepared_as_requests_prepares_it(method: str, path: str, b
         prepared, plain = ours.prepare_request(request), requests.Session.prepare_request(ours, request)
         assert (prepared.method, prepared.url, prepared.body) == (plain.method, plain.url, plain.body)
         assert prepared.headers == plain.headers
-        adapter: Any = ours.get_adapter(server)
-        for proxies in ({}, {"http": "http://127.0.0.1:3128", "https": "http://127.0.0.1:3128"}):
-            assert adapter.request_url(plain, proxies) == HTTPAdapter.request_url(adapter, plain, proxies)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Type": "application/json"},
-        {"content-type": "text/html; charset=latin1", "X": "1"},
-        {"set-cookie": "AuthSession=x; Path=/"},
-        {},
-    ],
-    ids=str,
-)
-def test_a_response_is_made_as_requests_makes_it(headers: dict[str, str]) -> None:
-    ours = http_session.create_session(CouchConnection(url="http://127.0.0.1:1"))
-    adapter: Any = ours.get_adapter("http://127.0.0.1:1/")
-    request = ours.prepare_request(requests.Request("GET", "http://127.0.0.1:1/db"))
-    raw = urllib3.HTTPResponse(headers=headers, status=404, reason="Object Not Found")
-    made, plain = adapter.build_response(request, raw), HTTPAdapter.build_response(adapter, request, raw)
-    assert vars(made) | {"cookies": None} == vars(plain) | {"cookies": None}
-    assert dict(made.cookies) == dict(plain.cookies)
