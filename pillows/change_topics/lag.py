@@ -7,7 +7,8 @@ restored: the record with the higher one stays in the topic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -44,7 +45,7 @@ class Lag:
     def begin(self) -> None:
         """Begin with another piece."""
         self._since: float | None = None
-        self._looks: list[Mapping[str, int]] = []
+        self._looks: deque[Mapping[str, int]] = deque(maxlen=_LOOKS)
         self._looked_at = 0.0
 
     def note(self) -> None:
@@ -67,7 +68,7 @@ class Lag:
         self._looked_at = now
         if len(self._looks) < _LOOKS:
             return changes
-        expected = [_expect_less(each, self._looks[-_LOOKS:]) for each in changes]
+        expected = [_expect_less(each, self._looks) for each in changes]
         if any(new.leaf_version < old.leaf_version for new, old in zip(expected, changes, strict=True)):
             self._lowered_at = now
         return expected
@@ -80,7 +81,7 @@ class Lag:
         return waited_seconds > UNPURGED_LAG_SECONDS or self._couch.identify().count_purges_since(None) > 0
 
 
-def _expect_less(change: Change, looks: Sequence[Mapping[str, int]]) -> Change:
+def _expect_less(change: Change, looks: Iterable[Mapping[str, int]]) -> Change:
     """Return a change that expects the highest of the versions that were found, if that is lower."""
     found = max(each.get(change.id, change.leaf_version) for each in looks)
     return replace(change, leaf_version=min(change.leaf_version, found))
