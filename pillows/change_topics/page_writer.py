@@ -83,21 +83,21 @@ class PageWriter:
             FatalError: they were not written, and a retry cannot help; `FencedError` if another reader has
                 taken over.
         """
-        after = advance(before, pieces)
-        position = make_message(self._to.topics, self._to.source, after)
-        messages = [*self._make_messages(pieces, before), position]
+        messages: list[Message] = []
+        after = before
+        for piece in pieces:
+            after = advance(after, piece)
+            messages += self._make_messages(piece, after)
+        messages.append(make_message(self._to.topics, self._to.source, after))
         self._producer.send_all(messages)
         return after
 
-    def _make_messages(self, pieces: Sequence[Piece], position: Position) -> Iterator[Message]:
-        topic = self._to.topic
-        for piece in pieces:
-            position = advance(position, [piece])
-            headers = make_headers(self._to.source, piece.identity)
-            for change in piece.batch.changes:
-                yield Message(change.id, change.id.encode(), topic, encode_change(change), headers)
-            if piece.batch.purge_seq is not None:
-                yield from self._make_purges(encode_purge(make_purge(piece.batch, position)), headers)
+    def _make_messages(self, piece: Piece, after: Position) -> Iterator[Message]:
+        headers = make_headers(self._to.source, piece.identity)
+        for change in piece.batch.changes:
+            yield Message(change.id, change.id.encode(), self._to.topic, encode_change(change), headers)
+        if piece.batch.purge_seq is not None:
+            yield from self._make_purges(encode_purge(make_purge(piece.batch, after)), headers)
 
     def _make_purges(self, value: bytes, headers: Headers) -> Iterator[Message]:
         """Yield a record about purges for each partition: the readers of each must know them."""
@@ -120,22 +120,19 @@ def make_purge(batch: ChangeBatch, after: Position) -> PurgeRecord:
     )
 
 
-def advance(before: Position, pieces: Sequence[Piece]) -> Position:
-    """Return the position after pieces of the feed. A piece without a position keeps the one before it."""
-    seqs = [piece.batch.seq for piece in pieces if piece.batch.seq is not None]
-    identity, missed_at, backs = before.identity, before.missed_at, before.backs
-    for piece in pieces:
-        if (purge_seq := piece.batch.purge_seq) is not None:
-            known = identity.purge_seq if identity else None
-            if DatabaseIdentity(purge_seq=purge_seq).count_purges_since(known) < 0:
-                backs += 1
-            if piece.batch.purges_missed:
-                missed_at = mark_backs(count_purges(purge_seq), backs)
-        identity = piece.identity or identity
+def advance(before: Position, piece: Piece) -> Position:
+    """Return the position after a piece of the feed. A piece without a position keeps the one before it."""
+    batch, missed_at, backs = piece.batch, before.missed_at, before.backs
+    if batch.purge_seq is not None:
+        known = before.identity.purge_seq if before.identity else None
+        if DatabaseIdentity(purge_seq=batch.purge_seq).count_purges_since(known) < 0:
+            backs += 1
+        if batch.purges_missed:
+            missed_at = mark_backs(count_purges(batch.purge_seq), backs)
     return Position(
-        seq=seqs[-1] if seqs else before.seq,
-        identity=identity,
-        ordinal=before.ordinal + sum(len(piece.batch.changes) for piece in pieces),
+        seq=before.seq if batch.seq is None else batch.seq,
+        identity=piece.identity or before.identity,
+        ordinal=before.ordinal + len(batch.changes),
         missed_at=missed_at,
         backs=backs,
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import reduce
 from typing import Any
 
 import gevent
@@ -276,7 +277,7 @@ def test_a_position_outside_of_the_transaction_is_noticed(
         """Stands for a `kill -9` between two steps."""
 
     def write(self: PageWriter, pieces: Sequence[Piece], before: Position) -> Position:
-        after = advance(before, pieces)
+        after = reduce(advance, pieces, before)
         with closing(Producer(self._to.connection)) as alone:
             alone.send([make_message(self._to.topics, self._to.source, after)])
         raise Killed
