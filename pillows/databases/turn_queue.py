@@ -215,9 +215,8 @@ class TurnQueue:
         if now - database.missing_since < MISSING_SECONDS:
             self._wait(name, database, now, database.missing_since + MISSING_SECONDS - now, reason)
             return False
-        database.dirty_since, database.failures, database.proofs = None, 0, b""
-        database.was_deleted = False
-        self._enter(database, DatabaseState.DELETED, reason)
+        database.failures, database.was_deleted = 0, False
+        self._delete(name, database, reason)
         return True
 
     def fail(self, name: str, reason: str) -> None:
@@ -230,16 +229,13 @@ class TurnQueue:
         """Note that a database does not exist, or no longer matches."""
         database = self._databases[name]
         if database.state is not DatabaseState.ACTIVE:
-            self._waiting.pop(name, None)
-            database.dirty_since, database.proofs = None, b""
-            self._enter(database, DatabaseState.DELETED, reason)
+            self._delete(name, database, reason)
 
     def leave_out(self, name: str, reason: str) -> None:
         """End a turn of a database that no longer matches, before anything is read."""
         database = self._databases[name]
         if database.state is DatabaseState.ACTIVE:
-            database.dirty_since, database.proofs = None, b""
-            self._enter(database, DatabaseState.DELETED, reason)
+            self._delete(name, database, reason)
 
     def pause(self, name: str) -> None:
         """Give a database no more turns until `resume`. The caller ends a running turn."""
@@ -285,6 +281,11 @@ class TurnQueue:
         self.counts[database.state] -= 1
         self.counts[state] += 1
         database.state, database.reason = state, reason
+
+    def _delete(self, name: str, database: Database, reason: str) -> None:
+        self._waiting.pop(name, None)
+        database.dirty_since, database.proofs = None, b""
+        self._enter(database, DatabaseState.DELETED, reason)
 
     def _enqueue(self, name: str, database: Database) -> None:
         self._waiting[name] = None
