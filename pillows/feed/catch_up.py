@@ -91,11 +91,7 @@ class CatchUp:
         elif self._tuner.count(rows, self._clock.monotonic()):
             if self._tuner.changes_mode(pending):
                 cursor.loader.drain()
-            now = self._clock.monotonic()
-            if self._tuner.is_held_up(cursor.held_up_seconds, now):
-                self._tuner.skip(now)
-            else:
-                self._tuner.end(now, pending)
+            self._tuner.end(self._clock.monotonic(), pending, held_up_seconds=cursor.held_up_seconds)
             cursor.held_up_seconds = 0.0
 
     def _is_at_head(self, page: Page, end: ResponseEnd, rows: int) -> bool:

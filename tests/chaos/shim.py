@@ -47,9 +47,9 @@ def alternate() -> None:
     fetch_mode.LAPS_BEFORE_TRIAL = fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
     end = fetch_mode.FetchModeTuner.end
 
-    def told(self: Any, at: float, pending: int) -> None:
+    def told(self: Any, at: float, pending: int, *, held_up_seconds: float = 0.0) -> None:
         sys.stderr.write(f'{{"event": "lap.{self.mode}"}}\n')
-        end(self, at, pending)
+        end(self, at, pending, held_up_seconds=held_up_seconds)
 
     fetch_mode.FetchModeTuner.end = told
 

@@ -100,35 +100,22 @@ class FetchModeTuner:
         is_due = self._laps + 1 >= self._stretch_laps
         return self.mode is not self._kept or (is_due and pending >= TRIAL_SHARE * MIN_TRIAL_ROWS)
 
-    def is_held_up(self, seconds: float, at: float) -> bool:
-        """Return whether the target, not the mode, decides how fast this lap is.
-
-        Args:
-            seconds: how long the target has held it up.
-            at: monotonic seconds.
-        """
-        return seconds > MAX_HELD_UP_SHARE * (at - self._began_at)
-
-    def skip(self, at: float) -> None:
-        """End a held up lap without a comparison: a short trial fits into the queues, and looks fast.
-
-        Args:
-            at: monotonic seconds.
-        """
-        self._failures = 0
-        self.mode, self._lap_rows = self._kept, LAP_ROWS
-        self.begin(at)
-
-    def end(self, at: float, pending: int) -> None:
+    def end(self, at: float, pending: int, *, held_up_seconds: float = 0.0) -> None:
         """End a lap, choose the mode of the next and begin it.
+
+        A lap that the target held up is not compared: a short trial fits into the queues, and looks fast.
 
         Args:
             at: monotonic seconds.
             pending: how many changes are behind.
+            held_up_seconds: how long the target has held it up.
         """
-        rate = self._rows / max(at - self._began_at, 1e-6)
+        seconds = max(at - self._began_at, 1e-6)
+        rate = self._rows / seconds
         self._failures = 0
-        if self.mode is not self._kept:
+        if held_up_seconds > MAX_HELD_UP_SHARE * seconds:
+            self.mode, self._lap_rows = self._kept, LAP_ROWS
+        elif self.mode is not self._kept:
             self._compare(rate)
         else:
             self._kept_rate = rate
