@@ -218,9 +218,7 @@ class ReaderTask:
             taken = self._queue.take(TICK_SECONDS, several=self.cursor.following)
             if taken is None:
                 return
-            if len(taken) > 1 and self.cursor.following:
-                taken = coalesce(taken)
-            yield from taken or (SIGN_OF_LIFE,)
+            yield from coalesce(taken) or (SIGN_OF_LIFE,)
         stop.unlink(self._queue.wake)  # still to come, it would end the first wait for the page under way
         yield from self._drain(drain_seconds)
 
@@ -241,7 +239,7 @@ class ReaderTask:
             taken = self._queue.take(quiet_seconds, several=following)
             if taken is None or (not taken and self._activity.blocks == blocks):
                 return
-            yield from coalesce(taken) if following else taken
+            yield from coalesce(taken)
 
     def _put(self, batch: ChangeBatch) -> None:
         began_at = self._clock.monotonic()
