@@ -22,7 +22,7 @@ import msgspec
 from pillows import strict_json
 from pillows.errors import PermanentError
 from pillows.models import DocumentRows, Row
-from pillows.transports.common.columns import Column, decode
+from pillows.transports.common.columns import Column, pick
 
 _NULL = b"\\N"
 # Special characters of COPY's text format (PostgreSQL docs, "COPY", File Formats).
@@ -108,8 +108,7 @@ def _escape_json(raw: bytes) -> bytes:
 
 
 def _encode_values(row: Row, columns: Sequence[Column]) -> list[bytes]:
-    decoded = decode(row)
-    return [_encode_value(column.value(decoded), column) for column in columns]
+    return list(map(_encode_value, pick(row, columns), columns))
 
 
 def _encode_value(value: Any, column: Column) -> bytes:
