@@ -73,11 +73,10 @@ def run_mirror(
     column_types = mirror.support.COLUMN_TYPES
     choose = partial(_infer_columns, column_types=column_types)
     config = prepare(mirror, choose if with_columns else None, find=_find_existing)
+    if write_config_to is None or (with_columns and column_types):  # columns are chosen by source and target
+        _require_connections(config)
     if write_config_to is not None:
-        if with_columns and column_types:  # they are chosen by source and target: both must be there
-            _require_connections(config)
         return _write_config(mirror, write_config_to)
-    _require_connections(config)
     summary = _run(mirror, config, once=once)
     print_json(summary) if as_json else echo(_format_summary(summary, has_columns=bool(column_types)))
     return _to_exit_code(summary, once=once)
