@@ -376,7 +376,6 @@ def test_a_repair_of_a_database_leaves_the_wishes_of_its_operator(
         goes_on.set()
         repairing.get(timeout=60)
         if wish == "pause":
-            gevent.sleep(0.5)
             assert pillow.states() == {"paused": 1}, "as the operator has asked"
             pillow.tail.resume(name)
         pillow.until(lambda: rows(tmp_path) == databases.documents())

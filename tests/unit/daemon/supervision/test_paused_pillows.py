@@ -12,6 +12,10 @@ from tests.support.dict_replica import DictReplica
 KEY = TailKey("cases", "couch/cases")
 
 
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_pause_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "paused.json"
     assert KEY not in Pauses(path)
@@ -54,9 +58,6 @@ def test_what_cannot_be_understood_is_refused_and_not_taken_for_empty(tmp_path: 
 def test_a_write_that_fails_leaves_the_old_file_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     path = tmp_path / "paused.json"
     pauses = Pauses(path)
     pauses.add(KEY)
@@ -95,9 +96,6 @@ def test_a_pause_that_the_replica_does_not_take_is_none(tmp_path):
 def test_a_pause_of_another_daemon_counts_on_a_full_disk_and_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     path = tmp_path / "paused.json"
     pauses = Pauses(path)
     with monkeypatch.context() as patch:
