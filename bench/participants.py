@@ -1,4 +1,4 @@
-"""The participants: raw reads and raw loads, which bound what is possible, and pillowd."""
+"""The participants: raw reads and raw loads, which set the bound, and pillowd."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ class PartitionGroup:
         ended = [self._parts.pop(number) for number in partitions if number in self._parts]
         for each in ended:
             each.checkpoints.cut()
-        for each in ended:
+        for each in ended:  # after all are cut: closing a producer lets others run
             self._letters.release(self._key.pillow, each.part.number)
             self._dead_letters.load(each.part.key, {})  # the next owner's
         return ended

@@ -185,7 +185,7 @@ class ServiceControl:
         offset = message.offset() or 0
         try:
             key, value = _decode_key(message.key() or b""), _decode_value(message.value() or b"\xc0")
-        except (ValueError, RecursionError) as error:  # that of `msgspec`, or bytes that are no text
+        except (ValueError, RecursionError) as error:  # not MessagePack, or not UTF-8
             _log.warning("control.not_read", topic=self._topic, offset=offset, error=str(error))
             return
         if offset > self._records.get(key, (-1, None))[0]:

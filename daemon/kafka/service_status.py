@@ -158,13 +158,13 @@ class ServiceStatus:
         """
         try:
             told = msgspec.json.decode(message.value() or b"", type=_Told)
-        except (ValueError, RecursionError) as error:  # that of `msgspec`, or bytes that are no text
+        except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
             _log.warning("status.not_read", topic=self._topic, offset=message.offset(), error=str(error))
             return
         key = TailKey(told.status.pillow, told.status.source)
         offset, now = message.offset() or 0, self._clock.monotonic()
         if key in self._known and offset <= self._known[key].offset:
-            return  # `listen` reads again what was heard a while ago
+            return  # `listen` reads some messages a second time
         self._known[key] = _Heard(offset, now, told.status)
         if told.by != self._instance_id:
             self._heard_at[key.pillow] = now

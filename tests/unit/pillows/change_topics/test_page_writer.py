@@ -14,7 +14,7 @@ from pillows.models import ChangeBatch
 
 
 def purge(purge_seq: str, missed: int, after: str | None = None) -> Piece:
-    """A piece with purges; `after` is what is known of them from then on."""
+    """A piece with purges; `after` is the purge position that the reader knows from then on."""
     identity = DatabaseIdentity(purge_seq=after) if after else None
     return Piece(ChangeBatch(changes=(), seq=None, purge_seq=purge_seq, purges_missed=missed), identity)
 
@@ -27,7 +27,7 @@ def test_the_last_purges_that_were_missed_are_remembered_with_the_position() -> 
 
 
 def test_a_source_that_went_back_is_told_with_every_purge_after_that() -> None:
-    """Compaction leaves the last record only. What was missed before is no more than that."""
+    """Compaction leaves the last record only, so each record tells of the earlier missed purges."""
     known = DatabaseIdentity(purge_seq="500-x")
     back = advance(Position(identity=known, missed_at="400"), purge("300-x", 0, after="300-x"))
     assert (back.backs, back.missed_at) == (1, "400")
