@@ -16,6 +16,8 @@ from pillows.kafka.message import Message
 from pillows.kafka.options import KafkaConnection
 from pillows.kafka.producer import Producer
 from pillows.kafka.topic import Topic
+from tests.support.kafka_reader import is_led
+from tests.support.waiting import wait_until
 
 KEY = TailKey("cases", "couch/cases")
 
@@ -26,6 +28,7 @@ def test_the_end_is_not_that_of_an_open_transaction(kafka: str, kafka_prefix: st
     options, names = KafkaConnection(servers=(kafka,)), ServiceTopics(kafka_prefix.strip("-"))
     topic = names.changes(KEY.source)
     topics.create(options, [Topic(name=topic, partitions=1)])
+    wait_until(lambda: is_led(options, topic, 1))
     reader = confluent_kafka.Producer({"bootstrap.servers": kafka, "transactional.id": topic})
     reader.init_transactions(30)
     reader.begin_transaction()
